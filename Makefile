@@ -1,0 +1,63 @@
+# `make help` lists what there is. Needs Python 3.11 or newer, make and a package index.
+
+PYTHON ?= python3
+SERVE := .venv
+DEV := .venv-dev
+CODE := train export webapp tests
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e model train export lint format lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (PORT and the others: see .env.example)
+	@exec $(SERVE)/bin/python -m webapp
+
+test: $(DEV)/ready  ## run all tests
+	$(DEV)/bin/python -m pytest $(ARGS)
+
+e2e: $(DEV)/ready  ## run the whole flow in a browser alone
+	$(DEV)/bin/python -m pytest tests/test_browser.py $(ARGS)
+
+model: train export  ## train on MNIST and pen strokes, and export to artifacts/
+
+train: $(DEV)/ready  ## train alone, into runs/ (ARGS="--epochs 1", see python -m train --help)
+	$(DEV)/bin/python -m train $(ARGS)
+
+export: $(DEV)/ready  ## export the newest run to artifacts/
+	$(DEV)/bin/python -m export
+
+lint: $(DEV)/ready  ## check style, types and imports
+	$(DEV)/bin/ruff check $(CODE)
+	$(DEV)/bin/ruff format --check $(CODE)
+	$(DEV)/bin/black --check --quiet $(CODE)
+	$(DEV)/bin/isort --check $(CODE)
+	$(DEV)/bin/flake8 $(CODE)
+	$(DEV)/bin/mypy
+
+format: $(DEV)/ready  ## put the code into its one style
+	$(DEV)/bin/ruff check --fix --quiet $(CODE)
+	$(DEV)/bin/ruff format $(CODE)
+
+lock: $(DEV)/ready  ## resolve requirements-serve.in anew, with hashes
+	CUSTOM_COMPILE_COMMAND="make lock" $(DEV)/bin/pip-compile --quiet --upgrade --generate-hashes \
+		--strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --no-emit-options --output-file requirements-serve.txt \
+		requirements-serve.in
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
+
+$(SERVE)/ready: requirements-serve.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-serve.txt
+	@touch $@
+
+$(DEV)/ready: requirements-serve.txt requirements-train.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-serve.txt
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-train.txt -r requirements-dev.txt
+	@touch $@
