@@ -1,0 +1,94 @@
+"""What can go wrong, as the caller is told of it.
+
+    Problem                     a request that cannot be answered: status, title, detail
+    ├── NotAnImage        400   the body is no picture that we read, or a broken one
+    ├── BadRequest        400   a parameter or a JSON body is malformed or out of range
+    ├── Unauthorized      401   the operator's call without the operator's token
+    ├── NotYours          403   somebody else's prediction
+    ├── NotFound          404   no such prediction
+    ├── UnsupportedMedia  415   a media type that we do not read
+    ├── NoInk             422   a picture with nothing drawn on it
+    ├── TooManyPixels     422   a picture that is too large to decode
+    ├── NoSuchDigit       422   a label that is no digit
+    └── StorageAway       503   the database does not answer
+    StartError                  the service cannot start; the operator is told what to do
+
+Free of Flask, because `train` prepares drawings with this package and does without a server.
+"""
+
+
+class Problem(Exception):
+    """A request that cannot be answered; its text is the `detail` of RFC 9457."""
+
+    status = 400
+    title = "Bad request"
+
+
+class BadRequest(Problem):
+    """A parameter or a JSON body is malformed or out of range."""
+
+
+class NotAnImage(Problem):
+    """The body is no picture that we read, or a broken one."""
+
+    title = "Not an image"
+
+
+class Unauthorized(Problem):
+    """The operator's call came without the operator's token."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class NotYours(Problem):
+    """Only who made a prediction, or the operator, may label it."""
+
+    status = 403
+    title = "Not your prediction"
+
+
+class NotFound(Problem):
+    """There is no such prediction."""
+
+    status = 404
+    title = "Not found"
+
+
+class UnsupportedMedia(Problem):
+    """The body is of a media type that we do not read."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class NoInk(Problem):
+    """The picture shows nothing but its ground."""
+
+    status = 422
+    title = "Nothing drawn"
+
+
+class TooManyPixels(Problem):
+    """The picture is too large to decode."""
+
+    status = 422
+    title = "Picture too large"
+
+
+class NoSuchDigit(Problem):
+    """The label is neither a digit nor null."""
+
+    status = 422
+    title = "No such digit"
+
+
+class StorageAway(Problem):
+    """The database does not answer."""
+
+    status = 503
+    title = "Storage is away"
+
+
+class StartError(Exception):
+    """The service cannot start; the text tells the operator what to do."""

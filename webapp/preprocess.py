@@ -1,0 +1,148 @@
+"""Turn a picture of one digit into the 28 × 28 pixels that the model reads.
+
+What MNIST's authors did to scanned digits (LeCun, Bottou, Bengio, Haffner: Gradient-Based
+Learning Applied to Document Recognition, 1998, section III.A), done to any drawing: the ink is
+scaled by area averaging until its longer side is 20 pixels, and placed so that its centre of
+mass falls into the middle pixel of the field. An MNIST image comes out as it went in.
+
+NumPy and Pillow only: training prepares its drawings with this very module.
+"""
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from webapp.errors import NoInk, NotAnImage, TooManyPixels
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 4_000_000
+
+FIELD = 28  # edge of what the model reads, in cells
+BOX = 20  # longer side of the digit inside it, in cells
+MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture stays below
+NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
+FAINT = 0.0
+CLEAR = 0.2  # share of the strongest ink that is ink without doubt
+
+Grey = NDArray[np.uint8]
+Ink = NDArray[np.float32]
+
+
+def decode(body: bytes) -> Image.Image:
+    """Decode a PNG, JPEG or WebP picture, turned upright.
+
+    Raises NotAnImage, or TooManyPixels before anything is decoded.
+    """
+    too_many = TooManyPixels(
+        f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
+    )
+    try:
+        picture = Image.open(io.BytesIO(body), formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise too_many
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+    except Image.DecompressionBombError as exc:
+        raise too_many from exc
+    # Pillow's decoders raise whatever they come across in a broken file.
+    except (OSError, SyntaxError, ValueError, EOFError) as exc:
+        raise NotAnImage("The body is not a whole PNG, JPEG or WebP picture.") from exc
+
+
+def prepare(picture: Image.Image) -> Grey:
+    """Return the digit of a picture as MNIST has it: uint8 [28, 28], ink 255 on ground 0.
+
+    The ink may be dark or light, on paper of any grey, or on a transparent ground.
+    Raises NoInk where nothing stands out of the ground.
+    """
+    return _frame(_ink(_grey(picture)))
+
+
+def _grey(picture: Image.Image) -> Grey:
+    """Return the luminance, uint8 [height, width], transparency laid on a ground."""
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 8
+        return (np.asarray(picture, np.uint32) >> 8).astype(np.uint8)
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("L"))
+    grey, alpha = picture.convert("LA").split()
+    return np.asarray(Image.composite(grey, Image.new("L", grey.size, _under(grey, alpha)), alpha))
+
+
+def _under(grey: Image.Image, alpha: Image.Image) -> int:
+    """Return the level to lay under a transparent picture so that its ink stands out."""
+    visible = np.asarray(grey)[np.asarray(alpha) > 127]
+    own_ground = 2 * visible.size > grey.width * grey.height  # paper of its own, a corner missing
+    if own_ground and np.ptp(visible) >= MIN_CONTRAST:
+        return int(np.median(visible))
+    return 255 if visible.size and visible.mean() < 128 else 0
+
+
+def _ink(grey: Grey) -> Ink:
+    """Return how far each pixel stands out of the ground, float32 [height, width], bare 0.
+
+    The ground is what the picture's edge shows: a bold digit can outweigh its paper, but it
+    does not run along the edge.
+    """
+    edge = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1])).astype(np.float32)
+    ground = np.median(edge)
+    noise = NOISE * np.median(np.abs(edge - ground))
+    contrast = grey - ground
+    light, dark = np.maximum(contrast - noise, 0), np.maximum(-contrast - noise, 0)
+    ink: Ink = light if light.sum() > dark.sum() else dark
+    if ink.max() < MIN_CONTRAST:
+        raise NoInk("There is nothing to read: the picture is blank. Draw a digit first.")
+    return ink
+
+
+def _frame(ink: Ink) -> Grey:
+    """Return the ink's bounding box, scaled and centred in the field, uint8 [28, 28]."""
+    box = ink[_extent(ink.max(axis=1))]
+    box = box[:, _extent(box.max(axis=0))]
+    scale = max(box.shape) / BOX  # pixels a cell
+    rows = _sum_rows(box, _cell_edges(box.sum(axis=1), scale))
+    field = _sum_rows(rows.T, _cell_edges(box.sum(axis=0), scale)).T
+    # MNIST's images all reach full white: what a thin pen lost by averaging comes back.
+    pixels: Grey = np.rint(field * (255 / field.max())).astype(np.uint8)
+    return pixels
+
+
+def _extent(profile: Ink) -> slice:
+    """Return where the digit lies along one axis, from the strongest ink at each pixel.
+
+    It ends one pixel beyond the last clear ink, over which an edge fades: further out, faint
+    ink is a camera's noise or a trace of compression.
+    """
+    clear = profile > CLEAR * profile.max()
+    first, last = int(clear.argmax()), len(clear) - 1 - int(clear[::-1].argmax())
+    begin = first - 1 if first > 0 and profile[first - 1] > 0 else first
+    end = last + 1 if last + 1 < len(clear) and profile[last + 1] > 0 else last
+    return slice(begin, end + 1)
+
+
+def _cell_edges(profile: Ink, scale: float) -> NDArray[np.float64]:
+    """Return where the field's cells begin and end along one axis, in pixels of the box, [29].
+
+    profile: the ink's sum at each pixel; its centre of mass falls into the middle cell, as in
+    MNIST, or as near as the field allows.
+    """
+    size = len(profile)
+    middle = float(profile @ (np.arange(size) + 0.5)) / float(profile.sum())
+    room = FIELD - math.ceil(size / scale - 1e-6)
+    start = min(max(math.ceil(FIELD / 2 - middle / scale), 0), room)
+    return np.clip((np.arange(FIELD + 1) - start) * scale, 0, size)
+
+
+def _sum_rows(box: Ink, edges: NDArray[np.float64]) -> Ink:
+    """Return the sum of the box's rows between each two edges, an edge may part a row.
+
+    A running total, read between its entries, is exact and costs one pass.
+    """
+    total = np.zeros((len(box) + 2, box.shape[1]), np.float32)
+    np.cumsum(box, axis=0, out=total[1:-1])
+    total[-1] = total[-2]
+    whole = edges.astype(int)
+    part = (edges - whole).astype(np.float32)[:, None]
+    return np.diff(total[whole] * (1 - part) + total[whole + 1] * part, axis=0)
