@@ -1,0 +1,65 @@
+"""Train the digit classifier: python -m train --help."""
+
+import argparse
+import os
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from train import report
+from train.data import default_drawings_file, load
+from train.fit import Settings, choose_device, fit
+from train.model import Network, describe
+
+
+def main() -> None:
+    """Train, measure, and leave a run's folder behind."""
+    options = _parse()
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    device = choose_device(options.device)
+    drawings = Path(options.drawings or default_drawings_file(options.data))
+    parts = load(options.data, None if options.drawings == "none" else drawings, settings.seed)
+
+    print(f"teach   {len(parts.teach):,}")
+    for use, digits in (("choose", parts.choose), ("report", parts.report)):
+        print(f"{use:7} " + "; ".join(f"{name} {len(part):,}" for name, part in digits.items()))
+    print(f"device  {device}\nlayers\n{describe(Network())}", flush=True)
+
+    folder = options.runs / time.strftime("%Y%m%d-%H%M%S")
+    fitted = fit(parts.teach, parts.choose, settings, device)
+    figures = report.write(folder, fitted, parts, settings)
+    print(f"kept epoch {fitted.best.number}; never seen before:")
+    for name, part in figures.items():
+        print(f"  {name:26} {part['accuracy']:.2%} of {part['digits']:,}")
+    print(f"run {folder}")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("MNIST_DIR", "data")),
+        help="where MNIST lies; downloaded when missing (MNIST_DIR, else data)",
+    )
+    parser.add_argument(
+        "--drawings",
+        default=os.environ.get("DRAWINGS_FILE"),
+        help="file of pen strokes, fetched when missing, or 'none' for MNIST alone "
+        "(DRAWINGS_FILE, else beside MNIST)",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
+    parser.add_argument("--device", help="cuda, mps or cpu (the fastest there is)")
+    for setting in fields(Settings):
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=type(setting.default),
+            default=setting.default,
+            metavar="X",
+            help=f"{setting.default}",
+        )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Measure what the network learnt, and keep it: a checkpoint, figures, pictures."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from train.data import Digits, Parts
+from train.fit import Fitted, Settings, logits_of
+
+BINS = 15  # of the reliability diagram
+PROBE = 1_000  # images kept in the checkpoint, for `export` to prove its graph on
+PALETTE = ("#1f5fbf", "#c2571a", "#2e8b57", "#7a4fb5", "#9c8420")
+
+Probabilities = NDArray[np.float32]  # [n, 10]
+
+
+def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dict[str, Any]:
+    """Look at the reported parts, once, and leave the run's folder; return its figures."""
+    answers = {name: _answers(fitted, part) for name, part in parts.report.items()}
+    labels = {name: part.labels.numpy() for name, part in parts.report.items()}
+    figures = {name: measure(answers[name], labels[name], fitted.doubt_below) for name in answers}
+    folder.mkdir(parents=True)
+    _save_checkpoint(folder / "checkpoint.pt", fitted, parts, settings)
+    metrics = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": asdict(settings),
+        "data": {
+            "teach": len(parts.teach),
+            "choose": {name: len(part) for name, part in parts.choose.items()},
+            "report": {name: len(part) for name, part in parts.report.items()},
+        },
+        "best_epoch": fitted.best.number,
+        "temperature": fitted.temperature,
+        "doubt_below": fitted.doubt_below,
+        "figures": figures,
+        "epochs": [asdict(epoch) for epoch in fitted.epochs],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    _plot_curves(fitted).savefig(folder / "curves.png", dpi=120)
+    _plot_confusions(figures).savefig(folder / "confusions.png", dpi=120)
+    _plot_reliability(answers, labels).savefig(folder / "reliability.png", dpi=120)
+    _plot_mistakes(answers, parts.report).savefig(folder / "mistakes.png", dpi=120)
+    return figures
+
+
+def measure(
+    probabilities: Probabilities, labels: NDArray[np.int64], doubt_below: float
+) -> dict[str, Any]:
+    """Return a part's figures: digits, accuracy, calibration error, doubt and confusion.
+
+    `confusion` counts true digits (rows) by answers (columns).
+    """
+    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (labels, answers), 1)
+    return {
+        "digits": len(labels),
+        "accuracy": float((answers == labels).mean()),
+        "calibration_error": sum(
+            share * abs(right - sure) for share, right, sure in _bins(confidence, answers == labels)
+        ),
+        "uncertain": float((confidence < doubt_below).mean()),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _answers(fitted: Fitted, digits: Digits) -> Probabilities:
+    logits = logits_of(fitted.network, digits)
+    probabilities: Probabilities = F.softmax(logits / fitted.temperature, dim=1).numpy()
+    return probabilities
+
+
+def _bins(
+    confidence: NDArray[np.float32], right: NDArray[np.bool_]
+) -> list[tuple[float, float, float]]:
+    """Return, of each bin of confidence: its share of the answers, accuracy, confidence."""
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        (float(inside.mean()), float(right[inside].mean()), float(confidence[inside].mean()))
+        for inside in (number == bin_ for bin_ in range(BINS))
+        if inside.any()
+    ]
+
+
+def _save_checkpoint(path: Path, fitted: Fitted, parts: Parts, settings: Settings) -> None:
+    probe = torch.cat([part.pixels for part in parts.choose.values()])
+    spread = torch.linspace(0, len(probe) - 1, PROBE).long()
+    torch.save(
+        {
+            "settings": asdict(settings),
+            "state_dict": fitted.network.state_dict(),
+            "temperature": fitted.temperature,
+            "probe": probe[spread],
+        },
+        path,
+    )
+
+
+# ---- pictures --------------------------------------------------------------------------------
+
+
+def _plot_curves(fitted: Fitted) -> Figure:
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    numbers = [epoch.number for epoch in fitted.epochs]
+    left.plot(numbers, [epoch.loss for epoch in fitted.epochs], color=PALETTE[0])
+    left.set(title="Loss while learning", xlabel="epoch", yscale="log")
+    for color, part in zip(PALETTE, fitted.best.chosen_by, strict=False):
+        errors = [100 * (1 - epoch.chosen_by[part]) for epoch in fitted.epochs]
+        right.plot(numbers, errors, color=color, label=part)
+    right.axvline(fitted.best.number, color="grey", linestyle=":", label="kept")
+    right.set(title="Held-out digits read wrong, %", xlabel="epoch", yscale="log")
+    right.legend()
+    return figure
+
+
+def _plot_confusions(figures: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(4 * len(figures), 4.2), layout="constrained")
+    for axes, (name, part) in zip(
+        figure.subplots(1, len(figures), squeeze=False)[0], figures.items(), strict=True
+    ):
+        counts = np.array(part["confusion"])
+        wrong = counts * (1 - np.eye(10, dtype=int))
+        axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(wrong.max(), 1))
+        for true, answer in np.argwhere(wrong):
+            axes.text(answer, true, str(wrong[true, answer]), ha="center", va="center")
+        axes.set(
+            title=f"{name}: {part['accuracy']:.2%}",
+            xlabel="answer",
+            ylabel="true digit",
+            xticks=range(10),
+            yticks=range(10),
+        )
+    figure.suptitle("Mistakes")
+    return figure
+
+
+def _plot_reliability(
+    answers: dict[str, Probabilities], labels: dict[str, NDArray[np.int64]]
+) -> Figure:
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), color="grey", linestyle=":")
+    for color, (name, part) in zip(PALETTE, answers.items(), strict=False):
+        right = part.argmax(axis=1) == labels[name]
+        _, accuracies, confidences = zip(*_bins(part.max(axis=1), right), strict=True)
+        axes.plot(confidences, accuracies, "o-", color=color, markersize=4, label=name)
+    axes.set(title="How often a confidence is right", xlabel="confidence", ylabel="right")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _plot_mistakes(answers: dict[str, Probabilities], parts: dict[str, Digits]) -> Figure:
+    """Show, a row a part, the wrong answers given with most confidence."""
+    columns = 12
+    figure = Figure(figsize=(columns, 1.4 * len(parts)), layout="constrained")
+    for row, (name, part) in zip(
+        figure.subplots(len(parts), columns, squeeze=False), parts.items(), strict=True
+    ):
+        confidence, answer = answers[name].max(axis=1), answers[name].argmax(axis=1)
+        wrong = np.flatnonzero(answer != part.labels.numpy())
+        wrong = wrong[np.argsort(-confidence[wrong])]
+        for axes in row:
+            axes.set_axis_off()
+        for axes, index in zip(row, wrong, strict=False):
+            axes.imshow(part.pixels[index], cmap="gray_r")
+            axes.set_title(
+                f"{part.labels[index]} read {answer[index]}\n{confidence[index]:.0%}",
+                fontsize="x-small",
+            )
+        row[0].text(
+            -0.1,
+            0.5,
+            name,
+            transform=row[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize="x-small",
+        )
+    return figure
