@@ -1,0 +1,150 @@
+"""What the operator can set: read once from the environment or `.env`, handed in from there."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from webapp.errors import StartError
+
+# SQLAlchemy's own default for postgresql:// is another driver.
+DRIVERS = {
+    "postgres": "postgresql+psycopg2",
+    "postgresql": "postgresql+psycopg2",
+    "postgresql+psycopg2": "postgresql+psycopg2",
+    "sqlite": "sqlite",
+}
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may really use, a container's quota counted in."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise ValueError
+        return int(text)
+
+    return parse
+
+
+def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text.lower() not in values:
+            raise ValueError
+        return values[text.lower()]
+
+    return parse
+
+
+def _database_url(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if scheme not in DRIVERS or not separator or (scheme == "sqlite" and rest[:1] != "/"):
+        raise ValueError
+    return f"{DRIVERS[scheme]}://{rest}"
+
+
+def _rate_limit(text: str) -> str:
+    from limits import parse  # only who sets a limit pays for its import
+
+    parse(text)
+    return text
+
+
+LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
+SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True) | dict.fromkeys(
+    ("off", "false", "no", "0"), False
+)
+
+
+def _setting(name: str, default: Any, parse: Callable[[str], Any], expected: str) -> Any:
+    how = {"name": name, "parse": parse, "expected": expected}
+    kind = "default_factory" if callable(default) else "default"
+    return field(metadata=how, **{kind: default})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, with its default."""
+
+    host: str = _setting("HOST", "127.0.0.1", str, "an address to listen on")
+    port: int = _setting("PORT", 8000, _between(1, 65535), "a port from 1 to 65535")
+    data_dir: Path = _setting("DATA_DIR", Path("instance"), Path, "a folder")
+    database_url: str = _setting(
+        "DATABASE_URL",
+        "",
+        _database_url,
+        "postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE",
+    )
+    model_dir: Path = _setting("MODEL_DIR", Path("artifacts"), Path, "a folder")
+    workers: int = _setting(
+        "WEB_CONCURRENCY", available_cpus, _between(1, 256), "a number of processes from 1 to 256"
+    )
+    secret_key: str = _setting("SECRET_KEY", "", str, "a long random text")
+    rate_limit: str = _setting("RATE_LIMIT", "", _rate_limit, "a limit such as '120 per minute'")
+    operator_token: str = _setting("OPERATOR_TOKEN", "", str, "a long random text")
+    log_level: str = _setting(
+        "LOG_LEVEL", "info", _one_of(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)}"
+    )
+    debug: bool = _setting("DEBUG", False, _one_of(SWITCH), "on or off")
+
+    def __post_init__(self) -> None:
+        if not self.database_url:
+            url = f"sqlite:///{self.data_dir.absolute() / 'predictions.db'}"
+            object.__setattr__(self, "database_url", url)
+
+
+SECRETS = ("DATABASE_URL", "SECRET_KEY", "OPERATOR_TOKEN")
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings; an empty value counts as none.
+
+    environ: in place of the environment, which wins over `.env`.
+    Raises StartError with the name, what was expected and what was found.
+    """
+    if environ is None:
+        environ = {k: v for k, v in dotenv_values(".env").items() if v} | dict(os.environ)
+    values = {}
+    for setting in fields(Settings):
+        name, text = setting.metadata["name"], environ.get(setting.metadata["name"], "").strip()
+        if not text:
+            continue
+        try:
+            values[setting.name] = setting.metadata["parse"](text)
+        except ValueError as exc:
+            found = "something else" if name in SECRETS else repr(text)
+            raise StartError(
+                f"{name} should be {setting.metadata['expected']}, but is {found}."
+            ) from exc
+    return Settings(**values)
+
+
+def secret_key(settings: Settings) -> str:
+    """Return the key that signs cookies, made once and kept in `data_dir` where none is set."""
+    if settings.secret_key:
+        return settings.secret_key
+    path = settings.data_dir / "secret_key"
+    try:
+        # Whoever creates the file fills it before it has its name, so nobody reads half a key.
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+        return path.read_text()
+    except OSError as exc:
+        raise StartError(f"{settings.data_dir} cannot be written ({exc.strerror}).") from exc
