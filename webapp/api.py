@@ -1,0 +1,301 @@
+"""The interface for the page and for programs, under /api/, and the health checks beside it."""
+
+import base64
+import binascii
+import hmac
+import io
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    jsonify,
+    request,
+    send_from_directory,
+    session,
+    url_for,
+)
+from PIL import Image
+
+from webapp import metrics, preprocess
+from webapp.classifier import Classifier
+from webapp.errors import (
+    BadRequest,
+    NoSuchDigit,
+    NotAnImage,
+    NotYours,
+    StorageAway,
+    UnsupportedMedia,
+)
+from webapp.settings import Settings
+from webapp.storage import Count, Filters, Prediction, Storage, new_prediction
+
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+PAGE, MAX_PAGE = 100, 500  # predictions in a list
+
+api = Blueprint("api", __name__, url_prefix="/api")
+health = Blueprint("health", __name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Services:
+    """What requests are answered with, made once a process."""
+
+    settings: Settings
+    classifier: Classifier
+    storage: Storage
+
+
+def _services() -> Services:
+    return cast(Services, current_app.extensions["digits"])
+
+
+# ---- predictions -----------------------------------------------------------------------------
+
+
+@api.post("/predictions")
+def create_prediction() -> Response:
+    """Read the posted picture, and store the prediction unless store=no."""
+    services = _services()
+    store = _argument("store", _yes_or_no, "yes or no") is not False
+    pixels = preprocess.prepare(preprocess.decode(_posted_picture()))
+    answer = services.classifier.classify(pixels)
+    prediction = new_prediction(
+        answer, services.classifier.version, pixels.tobytes(), _visitor() if store else ""
+    )
+    stored = store and _stored(prediction)
+    metrics.PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
+    if not stored:
+        unstored = {"id": None, "created_at": None, "stored": False}
+        return jsonify(_as_json(prediction) | unstored)
+    response = jsonify(_as_json(prediction))
+    response.status_code = HTTPStatus.CREATED
+    response.location = url_for("api.get_prediction", id_=prediction.id)
+    return response
+
+
+def _stored(prediction: Prediction) -> bool:
+    try:
+        _services().storage.add(prediction)
+    except StorageAway:  # the person still gets the answer, and is told
+        current_app.logger.exception("prediction not stored")
+        return False
+    return True
+
+
+@api.get("/predictions")
+def list_predictions() -> Response:
+    """List predictions, newest first."""
+    page, after = _services().storage.page(
+        limit=_argument("limit", _whole(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
+        before=_argument("before", _cursor, "the `next` of another list"),
+        filters=Filters(
+            digit=_argument("digit", _whole(0, 9), "0 to 9"),
+            labelled=_argument("labelled", _yes_or_no, "yes or no"),
+            right=_argument("right", _yes_or_no, "yes or no"),
+            model_version=_argument("model_version", str, "a version"),
+        ),
+    )
+    return jsonify(predictions=[_as_json(prediction) for prediction in page], next=after)
+
+
+@api.get("/predictions/<uuid:id_>")
+def get_prediction(id_: UUID) -> Response:
+    """Return one prediction."""
+    return jsonify(_as_json(_services().storage.get(str(id_))))
+
+
+@api.get("/predictions/<uuid:id_>/image.png")
+def get_image(id_: UUID) -> Response:
+    """Return the 28 × 28 that the model saw."""
+    pixels = _services().storage.get(str(id_)).pixels
+    size = (preprocess.FIELD, preprocess.FIELD)
+    image = io.BytesIO()
+    Image.frombytes("L", size, pixels).save(image, "PNG")
+    return Response(image.getvalue(), mimetype="image/png")
+
+
+@api.patch("/predictions/<uuid:id_>")
+def label_prediction(id_: UUID) -> Response:
+    """Keep what the digit really was, or null for nobody knows."""
+    storage = _services().storage
+    body = _json_object()
+    if body.keys() != {"true_digit"}:
+        raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
+    digit = body["true_digit"]
+    if digit is not None and not (type(digit) is int and 0 <= digit <= 9):
+        raise NoSuchDigit("true_digit should be a digit from 0 to 9, or null.")
+    if not (_is_operator() or _is_own(storage.get(str(id_)))):
+        raise NotYours("Only the browser that made a prediction may say what it really was.")
+    storage.set_true_digit(str(id_), digit)
+    return jsonify(_as_json(storage.get(str(id_))))
+
+
+def _as_json(prediction: Prediction) -> dict[str, Any]:
+    created_at = prediction.created_at.isoformat(timespec="milliseconds")
+    return {
+        "id": prediction.id,
+        "created_at": created_at.replace("+00:00", "Z"),
+        "predicted_digit": prediction.predicted_digit,
+        "confidence": prediction.confidence,
+        "probabilities": prediction.probabilities,
+        "uncertain": prediction.uncertain,
+        "true_digit": prediction.true_digit,
+        "model_version": prediction.model_version,
+        "pixels": base64.b64encode(prediction.pixels).decode(),
+    }
+
+
+# ---- who asks --------------------------------------------------------------------------------
+
+
+def _visitor() -> str:
+    """Return the random name in the browser's signed cookie, given on its first prediction."""
+    if "visitor" not in session:
+        session["visitor"] = secrets.token_urlsafe(16)
+        session.permanent = True
+    return cast(str, session["visitor"])
+
+
+def _is_own(prediction: Prediction) -> bool:
+    return hmac.compare_digest(prediction.visitor, session.get("visitor", ""))
+
+
+def _is_operator() -> bool:
+    token = _services().settings.operator_token
+    given = request.authorization.token if request.authorization else None
+    return bool(token and given) and hmac.compare_digest(token.encode(), str(given).encode())
+
+
+# ---- what is asked ---------------------------------------------------------------------------
+
+
+def _posted_picture() -> bytes:
+    """Return the encoded picture, in whichever of the three ways it came."""
+    if request.mimetype in IMAGE_TYPES:
+        return request.get_data(cache=False)
+    if request.mimetype == "multipart/form-data":
+        if "image" not in request.files:
+            raise BadRequest("The form has no file in a field named `image`.")
+        return bytes(request.files["image"].read())
+    if request.mimetype == "application/json":
+        return _data_url(_json_object().get("image"))
+    raise UnsupportedMedia(
+        f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
+    )
+
+
+def _data_url(url: object) -> bytes:
+    head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (head.startswith("data:") and head.endswith(";base64")):
+        raise BadRequest('The body should be {"image": "data:image/png;base64,…"}.')
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise NotAnImage("The data URL is not base64.") from exc
+
+
+def _json_object() -> dict[str, Any]:
+    if request.mimetype != "application/json":
+        raise UnsupportedMedia("Send application/json.")
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest("The body is not JSON.") from exc
+    if not isinstance(body, dict):
+        raise BadRequest("The body should be a JSON object.")
+    return body
+
+
+def _argument(name: str, parse: Callable[[str], T], expected: str) -> T | None:
+    """Return a parameter of the query, or None where it is not given. Raises BadRequest."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except (ValueError, KeyError) as exc:
+        raise BadRequest(f"`{name}` should be {expected}.") from exc
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError
+        return int(text)
+
+    return parse
+
+
+def _yes_or_no(text: str) -> bool:
+    return {"yes": True, "no": False}[text]
+
+
+def _cursor(text: str) -> str:
+    return str(UUID(text))
+
+
+# ---- the model, the record as a whole, health ------------------------------------------------
+
+
+@api.get("/stats")
+def get_stats() -> Response:
+    """Return counts, accuracy where labelled, and the confusion, overall and by model."""
+    counts = _services().storage.counts()
+    confusion = [[0] * 10 for _ in range(10)]
+    for count in counts:
+        if count.true_digit is not None:
+            confusion[count.true_digit][count.predicted_digit] += count.predictions
+    by_version = [
+        {"model_version": version}
+        | _summary([count for count in counts if count.model_version == version])
+        for version in sorted({count.model_version for count in counts})
+    ]
+    return jsonify(_summary(counts) | {"confusion": confusion, "model_versions": by_version})
+
+
+def _summary(counts: list[Count]) -> dict[str, Any]:
+    labelled = sum(count.predictions for count in counts if count.true_digit is not None)
+    right = sum(count.predictions for count in counts if count.true_digit == count.predicted_digit)
+    return {
+        "predictions": sum(count.predictions for count in counts),
+        "labelled": labelled,
+        "right": right,
+        "accuracy": right / labelled if labelled else None,
+    }
+
+
+@api.get("/model")
+def get_model() -> Response:
+    """Return the card of the model now serving."""
+    return jsonify(_services().classifier.card)
+
+
+@api.get("/openapi.json")
+def get_openapi() -> Response:
+    """Return this interface for programs."""
+    return send_from_directory(Path(__file__).parent, "openapi.json")
+
+
+@health.get("/healthz")
+def healthz() -> Response:
+    """Answer as long as the process does."""
+    return jsonify(status="alive")
+
+
+@health.get("/readyz")
+def readyz() -> Response:
+    """Answer 200 when a drawing could be read and stored right now."""
+    services = _services()
+    services.storage.check()
+    return jsonify(status="ready", model_version=services.classifier.version)

@@ -1,0 +1,70 @@
+"""The Flask application: wiring only."""
+
+from datetime import timedelta
+from typing import cast
+
+from flask import Flask, request
+from flask.json.provider import DefaultJSONProvider
+from flask.sessions import SecureCookieSessionInterface
+
+from webapp import api, metrics, pages, problems
+from webapp.classifier import Classifier
+from webapp.errors import StartError
+from webapp.settings import Settings, read_settings, secret_key
+from webapp.storage import Storage
+
+
+def prepare(settings: Settings) -> None:
+    """Make what the workers share and check what they need, once, before they start.
+
+    Raises StartError, which says what to do.
+    """
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StartError(f"DATA_DIR {settings.data_dir} cannot be made: {exc.strerror}.") from exc
+    secret_key(settings)
+    Classifier(settings.model_dir)
+    Storage(settings.database_url).create_schema()
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the application of one worker process, after `prepare`."""
+    settings = settings or read_settings()
+    app = Flask(__name__)
+    app.debug = settings.debug
+    app.logger.setLevel(settings.log_level.upper())
+    app.config.update(
+        SECRET_KEY=secret_key(settings),
+        SESSION_COOKIE_NAME="visitor",
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        PERMANENT_SESSION_LIFETIME=timedelta(days=365),
+    )
+    cast(DefaultJSONProvider, app.json).sort_keys = False  # answers read in the contract's order
+    app.session_interface = _Sessions()
+    app.extensions["digits"] = api.Services(
+        settings, Classifier(settings.model_dir), Storage(settings.database_url)
+    )
+    problems.init_app(app)
+    metrics.init_app(app)
+    pages.init_app(app)
+    app.register_blueprint(api.api)
+    app.register_blueprint(api.health)
+    if settings.rate_limit:
+        _limit(app, settings.rate_limit)
+    return app
+
+
+class _Sessions(SecureCookieSessionInterface):
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Return whether the cookie is for HTTPS alone: where it was asked for over HTTPS."""
+        return request.is_secure
+
+
+def _limit(app: Flask, limit: str) -> None:
+    from flask_limiter import Limiter  # only who sets a limit pays for its import
+    from flask_limiter.util import get_remote_address
+
+    limiter = Limiter(get_remote_address, app=app, headers_enabled=True, storage_uri="memory://")
+    limiter.limit(limit)(api.api)

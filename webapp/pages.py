@@ -1,0 +1,29 @@
+"""The one page, and what a browser is told about it."""
+
+from flask import Blueprint, Flask, Response, render_template
+
+pages = Blueprint("pages", __name__)
+
+HEADERS = {
+    # Nothing inline, nothing from another host.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Serve the page, and send the headers with every answer."""
+    app.register_blueprint(pages)
+    app.after_request(_add_headers)
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers.update(HEADERS)
+    return response
+
+
+@pages.get("/")
+def index() -> str:
+    """Return the page."""
+    return render_template("index.html")
