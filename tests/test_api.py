@@ -1,0 +1,252 @@
+"""The interface under /api/, as programs see it."""
+
+import base64
+import io
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from tests.pictures import encoded, seven
+from webapp import problems
+
+SEVEN = encoded(seven())
+OPERATOR = {"Authorization": "Bearer of-the-operator"}
+PREDICTIONS = "/api/predictions"
+KEYS = [
+    "id",
+    "created_at",
+    "predicted_digit",
+    "confidence",
+    "probabilities",
+    "uncertain",
+    "true_digit",
+    "model_version",
+    "pixels",
+]
+
+
+def post(client: FlaskClient, body: bytes = SEVEN, **options: Any) -> TestResponse:
+    """Post a picture."""
+    return client.post(PREDICTIONS, data=body, **({"content_type": "image/png"} | options))
+
+
+def stored_id(client: FlaskClient) -> str:
+    """Post a 7 and return the id of its prediction."""
+    return str(post(client).json["id"])
+
+
+def assert_problem(response: TestResponse, status: int, detail: str = "") -> None:
+    """Hold a failure to RFC 9457."""
+    assert response.status_code == status
+    assert response.content_type == "application/problem+json"
+    problem = json.loads(response.data)
+    assert problem.keys() == {"title", "status", "detail"}
+    assert problem["status"] == status
+    assert re.search(detail, problem["detail"])
+
+
+def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
+    response = post(client)
+    prediction = response.json
+    assert response.status_code == HTTPStatus.CREATED
+    assert prediction is not None
+    assert list(prediction) == KEYS
+    assert prediction["predicted_digit"] == 7
+    assert prediction["confidence"] == max(prediction["probabilities"]) > 0.9
+    assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert prediction["uncertain"] is False
+    assert len(base64.b64decode(prediction["pixels"])) == 784
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", prediction["created_at"])
+    assert client.get(response.location).json == prediction
+    assert client.get(PREDICTIONS).json == {"predictions": [prediction], "next": None}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"data": encoded(seven(), "JPEG"), "content_type": "image/jpeg"},
+        {"data": encoded(seven(), "WEBP"), "content_type": "image/webp"},
+        {"data": {"image": (io.BytesIO(SEVEN), "seven.png")}},
+        {"json": {"image": "data:image/png;base64," + base64.b64encode(SEVEN).decode()}},
+    ],
+    ids=["jpeg", "webp", "form", "data url"],
+)
+def test_picture_may_come_in_several_ways(client: FlaskClient, request_: dict[str, Any]) -> None:
+    assert client.post(PREDICTIONS, **request_).json["predicted_digit"] == 7
+
+
+def test_store_no_stores_nothing(client: FlaskClient) -> None:
+    response = post(client, query_string={"store": "no"})
+    assert response.status_code == HTTPStatus.OK
+    assert response.json["stored"] is False
+    assert response.json["id"] is response.json["created_at"] is None
+    assert "Set-Cookie" not in response.headers
+    assert client.get(PREDICTIONS).json["predictions"] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "media_type", "detail"),
+    [
+        (400, b"seven", "image/png", "PNG"),
+        (400, SEVEN[:-100], "image/png", "PNG"),
+        (400, b"{", "application/json", "not JSON"),
+        (400, b"[" * 100_000, "application/json", "not JSON"),
+        (400, b"[]", "application/json", "object"),
+        (400, b'{"image": 7}', "application/json", "data:image"),
+        (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
+        (400, b"", "multipart/form-data; boundary=x", "`image`"),
+        (413, bytes(problems.MAX_BODY + 1), "image/png", "4 MB"),
+        (415, b"seven", "text/plain", "image/png"),
+        (422, encoded(Image.new("L", (280, 280))), "image/png", "blank"),
+        (422, encoded(Image.new("1", (20_000, 20_000))), "image/png", "4 million"),
+    ],
+)
+def test_bad_picture_gets_a_clear_problem(
+    client: FlaskClient, status: int, body: bytes, media_type: str, detail: str
+) -> None:
+    assert_problem(post(client, body, content_type=media_type), status, detail)
+    assert client.get(PREDICTIONS).json["predictions"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=501", "limit=x", "limit=1e2", "before=x", "digit=10", "labelled=maybe"],
+)
+def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
+    name = query.split("=")[0]
+    assert_problem(client.get(f"{PREDICTIONS}?{query}"), 400, f"`{name}` should be")
+
+
+def test_unknown_routes_and_methods_are_problems(client: FlaskClient) -> None:
+    assert_problem(client.get("/api/nothing"), 404)
+    assert_problem(client.get(f"{PREDICTIONS}/7"), 404)
+    assert_problem(client.get(f"{PREDICTIONS}/01934b2c-0000-7000-8000-000000000000"), 404)
+    response = client.delete(PREDICTIONS)
+    assert_problem(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+def test_pages_follow_the_cursor(client: FlaskClient) -> None:
+    ids = [stored_id(client) for _ in range(3)]
+    first = client.get(f"{PREDICTIONS}?limit=2").json
+    second = client.get(f"{PREDICTIONS}?limit=2&before={first['next']}").json
+    listed = [prediction["id"] for prediction in first["predictions"] + second["predictions"]]
+    assert listed == ids[::-1]
+    assert second["next"] is None
+
+
+def test_image_is_what_the_model_saw(client: FlaskClient) -> None:
+    prediction = post(client).json
+    response = client.get(f"{PREDICTIONS}/{prediction['id']}/image.png")
+    seen = Image.open(io.BytesIO(response.data))
+    assert response.content_type == "image/png"
+    assert (seen.size, seen.tobytes()) == ((28, 28), base64.b64decode(prediction["pixels"]))
+
+
+def test_label_is_set_changed_and_taken_back(client: FlaskClient) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    for digit in (7, 1, 1, None):
+        assert client.patch(url, json={"true_digit": digit}).json["true_digit"] == digit
+        assert client.get(url).json["true_digit"] == digit
+
+
+def test_label_is_for_the_visitor_and_the_operator_alone(app: Flask) -> None:
+    visitor, stranger = app.test_client(), app.test_client()
+    url = f"{PREDICTIONS}/{stored_id(visitor)}"
+    stored_id(stranger)  # has a cookie, of its own
+    label = {"true_digit": 7}
+    assert_problem(stranger.patch(url, json=label), 403)
+    assert_problem(app.test_client().patch(url, json=label), 403)
+    wrong = {"Authorization": "Bearer guess"}
+    assert_problem(stranger.patch(url, json=label, headers=wrong), 403)
+    assert visitor.get(url).json["true_digit"] is None
+    assert stranger.patch(url, json=label, headers=OPERATOR).json["true_digit"] == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {}),
+        (400, {"true_digit": 7, "digit": 7}),
+        (422, {"true_digit": 10}),
+        (422, {"true_digit": "7"}),
+        (422, {"true_digit": True}),
+        (422, {"true_digit": 7.0}),
+    ],
+)
+def test_bad_label_is_refused(client: FlaskClient, status: int, body: dict[str, Any]) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    assert_problem(client.patch(url, json=body), status)
+    assert client.get(url).json["true_digit"] is None
+
+
+def test_cookie_is_private_and_secure_behind_https(app: Flask) -> None:
+    cookies = [
+        post(app.test_client(), base_url=f"{scheme}://localhost").headers["Set-Cookie"]
+        for scheme in ("http", "https")
+    ]
+    assert all("HttpOnly" in cookie and "SameSite=Lax" in cookie for cookie in cookies)
+    assert ["Secure" in cookie for cookie in cookies] == [False, True]
+
+
+def test_stats_count_what_was_labelled(client: FlaskClient) -> None:
+    assert client.get("/api/stats").json["accuracy"] is None
+    for digit in (7, 1, None):
+        client.patch(f"{PREDICTIONS}/{stored_id(client)}", json={"true_digit": digit})
+    stats = client.get("/api/stats").json
+    assert (stats["predictions"], stats["labelled"], stats["right"]) == (3, 2, 1)
+    assert stats["accuracy"] == 0.5
+    assert stats["confusion"][7][7] == stats["confusion"][1][7] == 1
+    (version,) = stats["model_versions"]
+    assert version["model_version"] == client.get("/api/model").json["version"]
+    assert version["accuracy"] == 0.5
+
+
+def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskClient) -> None:
+    with app.extensions["digits"].storage._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE predictions")
+    response = post(client)
+    assert response.status_code == HTTPStatus.OK
+    assert (response.json["predicted_digit"], response.json["stored"]) == (7, False)
+    assert_problem(client.get(PREDICTIONS), 503)
+
+
+def test_health_and_figures(client: FlaskClient) -> None:
+    stored_id(client)
+    assert client.get("/healthz").status_code == HTTPStatus.OK
+    assert client.get("/readyz").json["status"] == "ready"
+    figures = client.get("/metrics").text
+    assert 'digits_requests_total{route="/api/predictions",status="201"}' in figures
+    assert 'digits_predictions_total{digit="7",stored="True",uncertain="False"}' in figures
+
+
+def test_openapi_names_every_route(app: Flask, client: FlaskClient) -> None:
+    with client.get("/api/openapi.json") as response:
+        document = response.json
+    described = {
+        (path, method.upper())
+        for path, item in document["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    routes = {
+        (re.sub(r"<uuid:id_>", "{id}", rule.rule), method)
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith("/api/")
+    }
+    assert described == routes
+
+
+def test_page_allows_nothing_inline(client: FlaskClient) -> None:
+    response = client.get("/")
+    assert response.status_code == HTTPStatus.OK
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+    assert not re.search(r"<script(?![^>]*src=)|<style|style=|onclick=|//", response.text)

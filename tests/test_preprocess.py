@@ -1,0 +1,114 @@
+"""How a drawing becomes pixels."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tests.pictures import encoded, seven
+from train.data import load_mnist
+from webapp.errors import NoInk, NotAnImage, TooManyPixels
+from webapp.preprocess import BOX, decode, prepare
+
+EXPECTED = prepare(seven())
+
+
+def same(pixels: np.ndarray, expected: np.ndarray = EXPECTED, levels: int = 1) -> bool:
+    """Say whether no pixel differs by more than some grey levels."""
+    return int(np.abs(pixels.astype(int) - expected).max()) <= levels
+
+
+def on_paper(ink: Image.Image, paper: int, pen: int) -> Image.Image:
+    """Return the ink in another grey, on paper of some grey."""
+    return ink.point([round(paper + (pen - paper) * level / 255) for level in range(256)])
+
+
+def test_mnist_comes_out_as_it_went_in(mnist: Path) -> None:
+    digits = load_mnist(mnist)[2].pixels.numpy()[:1000]
+    kept = [same(prepare(Image.fromarray(digit)), digit) for digit in digits]
+    assert np.mean(kept) == 1
+
+
+def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
+    rows, columns = np.nonzero(EXPECTED)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
+    mass = EXPECTED.astype(float)
+    middle = [mass.sum(axis=axis) @ (np.arange(28) + 0.5) / mass.sum() for axis in (0, 1)]
+    assert all(14 <= centre <= 15 for centre in middle)
+    assert EXPECTED.max() == 255
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        ImageOps.invert(seven()),
+        seven().convert("RGBA"),
+        Image.merge("LA", (Image.new("L", (280, 280)), seven())),
+        Image.merge("LA", (Image.new("L", (280, 280), 255), seven())),
+        Image.fromarray(np.asarray(seven()).astype(np.uint16) * 257),
+        seven().convert("P"),
+    ],
+    ids=["black on white", "rgba", "black on nothing", "white on nothing", "16 bit", "palette"],
+)
+def test_ground_and_mode_do_not_matter(picture: Image.Image) -> None:
+    assert same(prepare(decode(encoded(picture))))
+
+
+@pytest.mark.parametrize(("paper", "pen"), [(200, 40), (90, 30), (60, 220), (255, 226)])
+def test_grey_paper_does_not_matter(paper: int, pen: int) -> None:
+    assert same(prepare(on_paper(seven(), paper, pen)), levels=8)
+
+
+def test_place_does_not_matter() -> None:
+    for corner in ((0, 0), (321, 77)):
+        canvas = Image.new("L", (640, 400))
+        canvas.paste(seven(), corner)
+        assert same(prepare(canvas))
+
+
+@pytest.mark.parametrize("edge", [140, 560, 1120])
+def test_size_does_not_matter(edge: int) -> None:
+    assert np.abs(prepare(seven(edge)).astype(int) - EXPECTED).mean() < 2
+
+
+def test_noisy_photo_keeps_its_box() -> None:
+    rng = np.random.default_rng(0)
+    photo = np.asarray(on_paper(seven(), 210, 60)) + rng.normal(0, 4, (280, 280))
+    pixels = prepare(Image.fromarray(photo.clip(0, 255).astype(np.uint8)))
+    assert np.abs(pixels.astype(int) - EXPECTED).mean() < 4
+
+
+def test_thin_stroke_is_not_lost() -> None:
+    assert prepare(seven(pen=0.004)).max() == 255
+
+
+def test_photo_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter clockwise
+    body = io.BytesIO()
+    seven().rotate(90).save(body, "PNG", exif=exif)
+    assert same(prepare(decode(body.getvalue())))
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_blank_canvas_is_refused(level: int) -> None:
+    with pytest.raises(NoInk):
+        prepare(Image.new("L", (280, 280), level))
+
+
+def test_transparent_canvas_is_refused() -> None:
+    with pytest.raises(NoInk):
+        prepare(Image.new("RGBA", (280, 280)))
+
+
+@pytest.mark.parametrize("body", [b"", b"seven", encoded(seven())[:-200], encoded(seven(), "GIF")])
+def test_what_is_no_picture_is_refused(body: bytes) -> None:
+    with pytest.raises(NotAnImage):
+        decode(body)
+
+
+def test_huge_picture_is_refused() -> None:
+    with pytest.raises(TooManyPixels):
+        decode(encoded(Image.new("1", (2001, 2000))))

@@ -1,0 +1,124 @@
+"""Starting the service: what it loads, and what it says when it cannot."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.conftest import ROOT, Server
+from tests.pictures import encoded, seven
+
+GRAPH = ROOT / "artifacts" / "digits.onnx"
+
+SERVE_ONCE = """
+import sys
+from webapp.app import create_app, prepare
+from webapp.settings import read_settings
+settings = read_settings()
+prepare(settings)
+body = open(sys.argv[1], "rb").read()
+client = create_app(settings).test_client()
+answer = client.post("/api/predictions", data=body, content_type="image/png")
+assert answer.json["predicted_digit"] == 7, answer.data
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def start(data_dir: Path, **environ: str) -> tuple[int, str]:
+    """Start a service that cannot; return its exit status and what it printed."""
+    server = Server(data_dir, **environ)
+    printed = server.process.communicate(timeout=30)[0]
+    return server.process.returncode, printed
+
+
+def test_serving_never_imports_torch(tmp_path: Path) -> None:
+    picture = tmp_path / "seven.png"
+    picture.write_bytes(encoded(seven()))
+    loaded = subprocess.run(
+        [sys.executable, "-c", SERVE_ONCE, str(picture)],
+        cwd=ROOT,
+        env=os.environ | {"DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "onnxruntime" in loaded
+    assert not {"torch", "torchvision", "onnx", "matplotlib", "train", "export"} & set(loaded)
+
+
+def test_preparing_drawings_needs_no_server() -> None:
+    program = "import sys, webapp.preprocess; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "numpy" in loaded
+    assert not {"flask", "werkzeug", "sqlalchemy", "onnxruntime"} & set(loaded)
+
+
+def test_absent_model_stops_the_start_with_what_to_do(tmp_path: Path) -> None:
+    status, printed = start(tmp_path, MODEL_DIR=str(tmp_path))
+    assert status != 0
+    assert "There is no model" in printed
+    assert "make model" in printed
+    assert "Traceback" not in printed
+
+
+def _renamed_input(graph: onnx.ModelProto) -> bytes:
+    for node in graph.graph.node:
+        node.input[:] = ["image" if name == "pixels" else name for name in node.input]
+    graph.graph.input[0].name = "image"
+    return bytes(graph.SerializeToString())
+
+
+def _without_card(graph: onnx.ModelProto) -> bytes:
+    del graph.metadata_props[:]
+    return bytes(graph.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("unfit", "says"),
+    [
+        (lambda graph: b"no graph", "no ONNX graph"),
+        (lambda graph: graph.SerializeToString()[:1000], "no ONNX graph"),
+        (_renamed_input, "pixels.*image"),
+        (_without_card, "no card"),
+    ],
+    ids=["text", "truncated", "other input", "no card"],
+)
+def test_unfit_model_stops_the_start_with_what_differs(
+    tmp_path: Path, unfit: object, says: str
+) -> None:
+    assert callable(unfit)
+    (tmp_path / "digits.onnx").write_bytes(unfit(onnx.load(GRAPH)))
+    status, printed = start(tmp_path, MODEL_DIR=str(tmp_path))
+    assert status != 0
+    sentence = printed.strip().splitlines()[-1]
+    assert "does not fit" in sentence
+    assert re.search(says, sentence)
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("name", ["PORT", "WEB_CONCURRENCY", "LOG_LEVEL"])
+def test_bad_setting_stops_the_start_with_a_sentence(tmp_path: Path, name: str) -> None:
+    status, printed = start(tmp_path, **{name: "much"})
+    assert status != 0
+    assert printed.startswith(f"{name} should be")
+    assert len(printed.splitlines()) == 1
+
+
+def test_server_answers_and_stops_when_told(server: Server) -> None:
+    request = urllib.request.Request(
+        f"{server.url}/api/predictions", encoded(seven()), {"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request) as response:
+        assert (response.status, json.load(response)["predicted_digit"]) == (201, 7)
+    with urllib.request.urlopen(f"{server.url}/metrics") as response:
+        assert b'digits_predictions_total{digit="7"' in response.read()
+    server.stop()
+    assert server.process.returncode == 0

@@ -1,0 +1,202 @@
+"""Learning, exporting and what is kept of both. A short run on few digits, for real."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.__main__ import main as export
+from export.graph import make_graph
+from tests.conftest import ROOT
+from train import report
+from train.augment import distort
+from train.data import Digits, Parts, load_mnist
+from train.drawings import LOOKS, Drawing, draw_all, parse_unipen, read_drawings
+from train.fit import Fitted, Settings, calibrate, choose_device, fit
+from train.model import Network, describe
+from webapp.classifier import Classifier
+
+SHORT = Settings(epochs=2, batch=64, seed=1)
+
+UNIPEN = """
+.SEGMENT DIGIT 0 ? "4"
+.COMMENT 4 12 224
+.PEN_DOWN
+ 10 90
+ 10 50
+ 60 50
+.PEN_UP
+.DT 100
+.PEN_DOWN
+ 50 90
+ 50 10
+.PEN_UP
+.SEGMENT DIGIT 1 ? "1"
+.COMMENT 1 28 225
+.PEN_DOWN
+ 5 9
+ 5 -2
+.PEN_UP
+"""
+
+
+@pytest.fixture(scope="module")
+def parts(mnist: Path) -> Parts:
+    """Return a few of MNIST's digits."""
+    teach, choose, test = load_mnist(mnist)
+    return Parts(teach[:3000], {"MNIST": choose[:1000]}, {"MNIST": test[:1000]})
+
+
+@pytest.fixture(scope="module")
+def fitted(parts: Parts) -> Fitted:
+    """Return a network taught for a few seconds."""
+    return fit(parts.teach, parts.choose, SHORT, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def run(parts: Parts, fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that a run leaves."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    report.write(folder, fitted, parts, SHORT)
+    return folder
+
+
+def test_unipen_is_read_with_y_turned_down() -> None:
+    four, one = parse_unipen(UNIPEN.splitlines())
+    assert (four.digit, four.writer, len(four.strokes)) == (4, 12, 2)
+    assert four.strokes[1].tolist() == [[50, -90], [50, -10]]
+    assert (one.digit, one.writer, one.strokes[0].tolist()) == (1, 28, [[5, -9], [5, 2]])
+
+
+def test_wrong_file_of_drawings_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "strokes"
+    file.write_text(UNIPEN)
+    with pytest.raises(ValueError, match="not the published"):
+        read_drawings(file)
+
+
+def test_published_drawings_are_read_whole(drawings_file: Path) -> None:
+    drawings = read_drawings(drawings_file)
+    assert len(drawings) == 7494
+    assert {drawing.writer for drawing in drawings} == set(range(1, 31))
+    assert all(drawing.strokes for drawing in drawings)
+
+
+def test_drawings_repeat_for_a_seed_and_differ_between_looks() -> None:
+    drawings = parse_unipen(UNIPEN.splitlines())
+    pixels = draw_all(drawings, list(LOOKS), distort=True, seed=3)
+    assert pixels.shape == (2, len(LOOKS), 28, 28)
+    assert (pixels.max(axis=(2, 3)) == 255).all()
+    assert (pixels == draw_all(drawings, list(LOOKS), distort=True, seed=3)).all()
+    assert (pixels[0, 0] != pixels[0, 1]).any()
+
+
+def test_distortion_is_mild_and_differs_between_images() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(1, 1, 28, 28)
+    image[..., 9:19, 9:19] = 1
+    distorted = distort(image.expand(8, -1, -1, -1))
+    assert distorted.shape == (8, 1, 28, 28)
+    assert torch.allclose(distorted.sum(dim=(1, 2, 3)), torch.tensor(100.0), rtol=0.3)
+    assert (distorted[0] != distorted[1]).any()
+
+
+def test_description_counts_every_weight() -> None:
+    network = Network()
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    assert describe(network).splitlines()[-1].split()[-1] == f"{weights:,}"
+
+
+def test_short_run_learns(parts: Parts, fitted: Fitted) -> None:
+    first, last = fitted.epochs
+    assert last.loss < first.loss
+    assert fitted.best.chosen_by["MNIST"] > 0.9
+
+
+def test_run_repeats_for_a_seed(parts: Parts) -> None:
+    few = Digits(parts.teach.pixels[:256], parts.teach.labels[:256])
+    one, other = (
+        fit(few, parts.choose, replace(SHORT, epochs=1), torch.device("cpu")) for _ in range(2)
+    )
+    assert one.epochs[0].loss == other.epochs[0].loss
+
+
+def test_calibration_finds_the_temperature() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 10, generator=generator)
+    labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze()
+    assert calibrate(3 * logits.repeat(1, 1), labels) == pytest.approx(3, abs=0.1)
+
+
+def test_figures_are_those_of_the_answers() -> None:
+    probabilities = np.full((4, 10), 0.02, np.float32)
+    probabilities[range(4), [1, 2, 3, 4]] = 0.82
+    figures = report.measure(probabilities, np.array([1, 2, 3, 9]), doubt_below=0.9)
+    assert (figures["accuracy"], figures["uncertain"]) == (0.75, 1)
+    assert figures["calibration_error"] == pytest.approx(0.07, abs=1e-6)
+    assert figures["confusion"][9][4] == 1
+
+
+def test_device_is_chosen_or_named() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type in {"cpu", "cuda", "mps"}
+
+
+def test_run_leaves_checkpoint_figures_and_pictures(run: Path) -> None:
+    names = {"checkpoint.pt", "metrics.json", "curves.png", "confusions.png"}
+    assert {file.name for file in run.iterdir()} == names | {"reliability.png", "mistakes.png"}
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
+    assert metrics["settings"]["seed"] == SHORT.seed
+    assert metrics["figures"]["MNIST"]["accuracy"] > 0.9
+
+
+def test_exported_run_is_served_as_it_was_measured(
+    run: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", str(run), "--artifacts", str(tmp_path)])
+    export()
+    classifier = Classifier(tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert classifier.card == card
+    assert classifier.version == card["version"]
+    digits = parts.report["MNIST"]
+    answers = [classifier.classify(pixels).predicted_digit for pixels in digits.pixels.numpy()]
+    right = np.mean(np.array(answers) == digits.labels.numpy())
+    assert right == pytest.approx(card["figures"]["MNIST"]["accuracy"], abs=0.001)
+    assert (tmp_path / "report" / "curves.png").is_file()
+    assert not list(tmp_path.rglob(".*"))  # no drafts
+
+
+def test_graph_that_answers_otherwise_is_refused(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network().eval()
+    probe = parts.report["MNIST"].pixels[:10]
+    monkeypatch.setattr("export.graph.AGREEMENT", 0.0)
+    with pytest.raises(ValueError, match="differ by"):
+        make_graph(network, 1.0, probe)
+
+
+def test_absent_run_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "export", "--runs", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "There is no training run" in done.stderr
+    assert not done.stdout
+
+
+def test_drawing_keeps_its_strokes_apart() -> None:
+    strokes = [np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[9.0, 0.0], [9.0, 9.0]])]
+    (pixels,) = draw_all([Drawing(1, 1, strokes)], ["white-on-black"])[0]
+    assert not pixels[:, 13:15].any()
