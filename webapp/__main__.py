@@ -1,5 +1,6 @@
 """Start the service: python -m webapp, gunicorn's own options welcome."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from webapp.settings import read_settings
 
 
 def main() -> None:
-    """Check the settings, which gunicorn reads on import and less kindly, and run it."""
+    """Check the settings and run gunicorn."""
     try:
-        read_settings()
+        settings = read_settings()
     except StartError as error:
         sys.exit(str(error))
+    # gunicorn reads this one itself, on import, and an empty one is a traceback.
+    os.environ["WEB_CONCURRENCY"] = str(settings.workers)
     from gunicorn.app.wsgiapp import run
 
     sys.argv[1:1] = ["--config", str(Path(__file__).with_name("gunicorn.conf.py"))]
