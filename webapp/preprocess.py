@@ -24,7 +24,6 @@ FIELD = 28  # edge of what the model reads, in cells
 BOX = 20  # longer side of the digit inside it, in cells
 MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture stays below
 NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
-FAINT = 0.0
 CLEAR = 0.2  # share of the strongest ink that is ink without doubt
 
 Grey = NDArray[np.uint8]
@@ -40,15 +39,15 @@ def decode(body: bytes) -> Image.Image:
         f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
     )
     try:
-        picture = Image.open(io.BytesIO(body), formats=FORMATS)
-        if picture.width * picture.height > MAX_PIXELS:
+        file = Image.open(io.BytesIO(body), formats=FORMATS)
+        if file.width * file.height > MAX_PIXELS:
             raise too_many
-        picture.load()
-        return ImageOps.exif_transpose(picture)
-    except Image.DecompressionBombError as exc:
+        file.load()
+        picture = ImageOps.exif_transpose(file)
+        return picture.convert("RGBA") if picture.mode == "P" else picture
+    except (TooManyPixels, Image.DecompressionBombError) as exc:
         raise too_many from exc
-    # Pillow's decoders raise whatever they come across in a broken file.
-    except (OSError, SyntaxError, ValueError, EOFError) as exc:
+    except Exception as exc:  # decoders raise whatever they come across in a broken file
         raise NotAnImage("The body is not a whole PNG, JPEG or WebP picture.") from exc
 
 
@@ -73,7 +72,8 @@ def _grey(picture: Image.Image) -> Grey:
 
 def _under(grey: Image.Image, alpha: Image.Image) -> int:
     """Return the level to lay under a transparent picture so that its ink stands out."""
-    visible = np.asarray(grey)[np.asarray(alpha) > 127]
+    opacity = np.asarray(alpha)
+    visible = np.asarray(grey)[opacity > opacity.max() // 2]
     own_ground = 2 * visible.size > grey.width * grey.height  # paper of its own, a corner missing
     if own_ground and np.ptp(visible) >= MIN_CONTRAST:
         return int(np.median(visible))
@@ -102,8 +102,13 @@ def _frame(ink: Ink) -> Grey:
     box = ink[_extent(ink.max(axis=1))]
     box = box[:, _extent(box.max(axis=0))]
     scale = max(box.shape) / BOX  # pixels a cell
-    rows = _sum_rows(box, _cell_edges(box.sum(axis=1), scale))
-    field = _sum_rows(rows.T, _cell_edges(box.sum(axis=0), scale)).T
+    down = _cell_edges(box.sum(axis=1), scale)
+    across = _cell_edges(box.sum(axis=0), scale)
+    # The longer side first: of a line four million pixels long, little is left for the other.
+    if box.shape[0] >= box.shape[1]:
+        field = _sum_rows(_sum_rows(box, down).T, across).T
+    else:
+        field = _sum_rows(_sum_rows(box.T, across).T, down)
     # MNIST's images all reach full white: what a thin pen lost by averaging comes back.
     pixels: Grey = np.rint(field * (255 / field.max())).astype(np.uint8)
     return pixels
