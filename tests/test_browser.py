@@ -1,14 +1,17 @@
 """The main job in a real browser: draw, predict, label, and find the row in the database."""
 
+import base64
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.conftest import Server
 from tests.pictures import SEVEN
+from webapp.preprocess import decode
 
 FLAGS = [
     "--no-sandbox",
@@ -25,7 +28,7 @@ def page(chromium: str, server: Server) -> Iterator[Page]:
     """Return the page in a phone's size, with a console that has to stay empty."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
         printed: list[str] = []
         page.on("console", lambda message: printed.append(message.text))
         page.on("pageerror", lambda error: printed.append(str(error)))
@@ -79,6 +82,51 @@ def test_clear_and_undo_take_the_answer_away(page: Page) -> None:
     expect(page.locator("#pad")).to_be_focused()
     page.click("#predict")
     expect(page.locator("#message")).to_contain_text("draw a digit")
+
+
+def ink(page: Page) -> int:
+    """Return how many of the pad's pixels are inked."""
+    url = page.locator("#pad").evaluate("pad => pad.toDataURL()")
+    pad = decode(base64.b64decode(url.partition(",")[2]))
+    return int(np.count_nonzero(np.asarray(pad.getchannel("A"))))
+
+
+def test_dot_is_ink_and_leaving_the_pad_ends_a_stroke(page: Page) -> None:
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 50, box["y"] + 50)
+    dot = ink(page)
+    assert dot > 0
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, box["y"] - 50, steps=5)
+    left = ink(page)
+    page.mouse.move(box["x"] + 300, box["y"] + 300, steps=5)
+    page.mouse.up()
+    assert ink(page) == left > dot
+
+
+def test_second_finger_cancels_the_stroke(page: Page) -> None:
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, *points: tuple[float, float]) -> None:
+        placed = [
+            {"x": box["x"] + x, "y": box["y"] + y, "id": id_} for id_, (x, y) in enumerate(points)
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": placed})
+
+    fingers("touchStart", (50, 50))
+    fingers("touchMove", (150, 150))
+    fingers("touchEnd")
+    one = ink(page)
+    assert one > 0
+    fingers("touchStart", (200, 50))
+    fingers("touchMove", (200, 90))
+    fingers("touchStart", (200, 90), (100, 200))
+    fingers("touchEnd")
+    assert ink(page) == one
 
 
 def test_pad_and_buttons_share_a_phones_screen(page: Page) -> None:

@@ -2,7 +2,7 @@
 
 import { drawPixels, percent } from "./result.js";
 
-const ROWS = 50;
+export const ROWS = 50;
 
 export class History {
   #table;
@@ -20,8 +20,11 @@ export class History {
     });
   }
 
+  // What was predicted before the list arrived may be missing from it.
   fill(predictions) {
-    this.#predictions = predictions;
+    const known = new Set(predictions.map(({ id }) => id));
+    const newer = this.#predictions.filter(({ id }) => !known.has(id));
+    this.#predictions = [...newer, ...predictions].slice(0, ROWS);
     this.#render();
   }
 

@@ -15,10 +15,15 @@ export class Pad {
     this.#canvas = canvas;
     this.#changed = changed;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
-    canvas.addEventListener("pointermove", (event) => this.#extend(event));
-    canvas.addEventListener("pointerup", (event) => this.#end(event));
-    canvas.addEventListener("pointercancel", () => this.#cancel());
+    addEventListener("pointermove", (event) => this.#extend(event));
+    addEventListener("pointerup", (event) => this.#end(event));
+    addEventListener("pointercancel", (event) => this.#cancel(event));
+    // One finger draws and must not also fling the page: the tap after a fling would be swallowed.
+    const draws = (event) => event.touches.length === 1 && event.preventDefault();
+    canvas.addEventListener("touchmove", draws, { passive: false });
     new ResizeObserver(() => this.#render()).observe(canvas);
+    // The ink has the text's color, which follows the system's.
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#render());
   }
 
   get isEmpty() {
@@ -52,15 +57,15 @@ export class Pad {
   }
 
   #begin(event) {
-    if (this.#stroke && event.pointerId !== this.#pointer) {
-      this.#cancel(); // a second finger zooms the page
+    if (this.#stroke) {
+      // A second finger zooms the page; a palm beside the pen does nothing.
+      if (event.pointerType === "touch" && this.#pointer.type === "touch") this.undo();
       return;
     }
     if (event.button !== 0 || !event.isPrimary) return;
     event.preventDefault();
     this.#canvas.focus({ preventScroll: true });
-    this.#canvas.setPointerCapture(event.pointerId);
-    this.#pointer = event.pointerId;
+    this.#pointer = { id: event.pointerId, type: event.pointerType };
     this.#stroke = [this.#point(event)];
     this.#strokes.push(this.#stroke);
     this.#render();
@@ -68,20 +73,31 @@ export class Pad {
   }
 
   #extend(event) {
-    if (!this.#stroke || event.pointerId !== this.#pointer) return;
+    if (!this.#isDrawing(event)) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) this.#stroke.push(this.#point(each));
+    for (const each of events.length ? events : [event]) {
+      const point = this.#point(each);
+      this.#stroke.push(point);
+      if (Math.min(...point) < 0 || Math.max(...point) > 1) {
+        this.#end(event); // a stroke that leaves the pad ends there
+        break;
+      }
+    }
     this.#render();
   }
 
   #end(event) {
-    if (!this.#stroke || event.pointerId !== this.#pointer) return;
+    if (!this.#isDrawing(event)) return;
     this.#stroke = null;
     this.#changed();
   }
 
-  #cancel() {
-    if (this.#stroke) this.undo();
+  #cancel(event) {
+    if (this.#isDrawing(event)) this.undo();
+  }
+
+  #isDrawing(event) {
+    return this.#stroke !== null && event.pointerId === this.#pointer.id;
   }
 
   #point(event) {
@@ -106,6 +122,9 @@ function draw(pencil, strokes, edge, color) {
   for (const stroke of strokes) {
     const points = stroke.map(([x, y]) => [x * edge, y * edge]);
     pencil.beginPath();
+    if (points.length === 1) {
+      pencil.arc(...points[0], 0.5, 0, 2 * Math.PI); // a line of no length would not be drawn
+    }
     pencil.moveTo(...points[0]);
     for (let i = 1; i < points.length - 1; i++) {
       const [[x, y], [nextX, nextY]] = [points[i], points[i + 1]];

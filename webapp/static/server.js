@@ -1,6 +1,7 @@
 // Talks to the server. Knows no element; what goes wrong is an Error with a sentence for a person.
 
 const PREDICTIONS = "/api/predictions";
+const PATIENCE_MS = 15_000;
 
 export async function predict(picture) {
   return request(PREDICTIONS, {
@@ -25,7 +26,7 @@ export async function recent(limit) {
 async function request(url, options) {
   let response;
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
   } catch {
     throw new Error("The service cannot be reached. Your drawing is kept: try again.");
   }
