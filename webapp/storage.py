@@ -17,11 +17,13 @@ from sqlalchemy.engine import Dialect
 from webapp.classifier import Answer
 from webapp.errors import NotFound, StartError, StorageAway
 
-WAIT_S = 5  # for a connection, an answer or a lock
-POOL = 8  # connections a worker keeps at most
+WAIT_S = 5  # for a connection, a statement or a lock
+SCHEMA_LOCK = 2_802_801  # any number, the same for all replicas
+POOL = 4  # connections a worker keeps at most: one for each of its threads
 POSTGRES_CONNECTION = {
     "connect_timeout": WAIT_S,
     "options": f"-c statement_timeout={WAIT_S * 1000} -c lock_timeout={WAIT_S * 1000}",
+    "tcp_user_timeout": WAIT_S * 1000,
     "keepalives_idle": 30,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -159,7 +161,10 @@ class Storage:
     def create_schema(self) -> None:
         """Make the table where it is missing. Raises StartError."""
         try:
-            metadata.create_all(self._engine)
+            with self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":  # replicas may start together
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+                metadata.create_all(connection)
         except exc.SQLAlchemyError as error:
             where = self._engine.url.render_as_string(hide_password=True)
             cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
@@ -224,14 +229,15 @@ class Storage:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        except exc.IntegrityError:
+            raise
+        except exc.SQLAlchemyError as error:
             raise StorageAway(
                 "The record of predictions cannot be reached. Try again in a moment."
             ) from error
 
 
 def _tune_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    # Readers and the writer do not wait for each other. What was committed outlives a killed
-    # process; a power cut may cost the last moments, but never the file.
+    # Readers and the writer do not wait for each other; what was committed outlives a power cut.
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")
