@@ -27,7 +27,11 @@ HOW = (
 
 def make_card(graph: onnx.ModelProto, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the card of a graph that a run with these metrics left."""
-    weights = sum(math.prod(weight.dims) for weight in graph.graph.initializer if len(weight.dims))
+    weights = sum(
+        math.prod(tensor.dims)
+        for tensor in graph.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims
+    )
     return {
         "version": version_of(graph),
         "made_at": metrics["made_at"],

@@ -6,6 +6,8 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from train import report
 from train.data import default_drawings_file, load
 from train.fit import Settings, choose_device, fit
@@ -35,16 +37,17 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
+    environ = dotenv_values(".env") | os.environ
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path(os.environ.get("MNIST_DIR", "data")),
+        default=Path(environ.get("MNIST_DIR") or "data"),
         help="where MNIST lies; downloaded when missing (MNIST_DIR, else data)",
     )
     parser.add_argument(
         "--drawings",
-        default=os.environ.get("DRAWINGS_FILE"),
+        default=environ.get("DRAWINGS_FILE"),
         help="file of pen strokes, fetched when missing, or 'none' for MNIST alone "
         "(DRAWINGS_FILE, else beside MNIST)",
     )

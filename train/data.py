@@ -20,7 +20,7 @@ HELD_OUT = 5_000
 CHOOSING_WRITERS = frozenset({25, 26, 27})
 REPORTED_WRITERS = frozenset({28, 29, 30})
 # Once prepared, the looks differ in nothing where the ground is plain; a photo does.
-TEACHING_LOOKS = ["white-on-black"] * 6 + ["photo"] * 2
+TEACHING_LOOKS = ["white-on-black"] * 4 + ["photo"] * 2
 CHOOSING_LOOKS = ["white-on-black"] * 2 + ["photo"] * 2
 
 

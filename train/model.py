@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-CHANNELS = (32, 64)
+CHANNELS = (48, 96)
 KERNEL = 5
-DROPOUT = 0.3
 
 
 class Network(nn.Module):
@@ -24,7 +23,6 @@ class Network(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Dropout(DROPOUT),
             nn.Linear(second * 7 * 7, 10),
         )
 
