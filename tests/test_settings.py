@@ -29,6 +29,9 @@ def test_defaults_are_those_of_the_class() -> None:
         ("WEB_CONCURRENCY", "0"),
         ("DATABASE_URL", "mysql://db/digits"),
         ("DATABASE_URL", "sqlite:digits.db"),
+        ("DATABASE_URL", "sqlite:///"),
+        ("DATABASE_URL", "postgresql://me@db:port/digits"),
+        ("WEB_CONCURRENCY", "1_0"),
         ("RATE_LIMIT", "often"),
         ("LOG_LEVEL", "loud"),
         ("DEBUG", "perhaps"),
@@ -54,6 +57,7 @@ def test_every_spelling_of_postgres_is_understood(scheme: str) -> None:
 def test_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PORT", "8001")
+    monkeypatch.setenv("HOST", "")
     Path(".env").write_text("PORT=8002\nHOST=0.0.0.0\n")
     assert (read_settings().port, read_settings().host) == (8001, "0.0.0.0")
 

@@ -1,7 +1,7 @@
 """Starting the service: what it loads, and what it says when it cannot."""
 
+import http.client
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, environment
 from tests.pictures import encoded, seven
 
 GRAPH = ROOT / "artifacts" / "digits.onnx"
@@ -30,10 +30,10 @@ print(*{name.split(".")[0] for name in sys.modules})
 """
 
 
-def start(data_dir: Path, **environ: str) -> tuple[int, str]:
+def start(data_dir: Path, **settings: str) -> tuple[int, str]:
     """Start a service that cannot; return its exit status and what it printed."""
-    server = Server(data_dir, **environ)
-    printed = server.process.communicate(timeout=30)[0]
+    server = Server(data_dir, **settings)
+    printed = server.printed()
     return server.process.returncode, printed
 
 
@@ -42,8 +42,8 @@ def test_serving_never_imports_torch(tmp_path: Path) -> None:
     picture.write_bytes(encoded(seven()))
     loaded = subprocess.run(
         [sys.executable, "-c", SERVE_ONCE, str(picture)],
-        cwd=ROOT,
-        env=os.environ | {"DATA_DIR": str(tmp_path)},
+        cwd=tmp_path,
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
         check=True,
@@ -122,3 +122,25 @@ def test_server_answers_and_stops_when_told(server: Server) -> None:
         assert b'digits_predictions_total{digit="7"' in response.read()
     server.stop()
     assert server.process.returncode == 0
+
+
+def post_raw(server: Server, body: bytes, **options: bool) -> tuple[int, dict[str, str]]:
+    """Post bytes on a connection of their own; return the status and the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    sent = iter([body]) if options.get("encode_chunked") else body
+    headers = {"Content-Type": "image/png"}
+    if options:
+        headers["Transfer-Encoding"] = "chunked"
+    connection.request("POST", "/api/predictions", sent, headers, **options)
+    response = connection.getresponse()
+    answer = json.load(response)
+    connection.close()
+    return response.status, answer
+
+
+def test_bodies_over_the_limit_are_answered_however_they_come(server: Server) -> None:
+    long = encoded(seven()) + bytes(5_000_000)
+    assert post_raw(server, long)[0] == 413
+    assert post_raw(server, long, encode_chunked=True)[0] == 413
+    assert post_raw(server, encoded(seven()), encode_chunked=True)[0] == 201
+    assert post_raw(server, b"zz\r\n", encode_chunked=False)[0] == 400

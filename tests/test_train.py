@@ -91,7 +91,7 @@ def test_drawings_repeat_for_a_seed_and_differ_between_looks() -> None:
     drawings = parse_unipen(UNIPEN.splitlines())
     pixels = draw_all(drawings, list(LOOKS), distort=True, seed=3)
     assert pixels.shape == (2, len(LOOKS), 28, 28)
-    assert (pixels.max(axis=(2, 3)) == 255).all()
+    assert (np.count_nonzero(pixels, axis=(2, 3)) > 15).all()
     assert (pixels == draw_all(drawings, list(LOOKS), distort=True, seed=3)).all()
     assert (pixels[0, 0] != pixels[0, 1]).any()
 
@@ -130,7 +130,7 @@ def test_calibration_finds_the_temperature() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 10, generator=generator)
     labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze()
-    assert calibrate(3 * logits.repeat(1, 1), labels) == pytest.approx(3, abs=0.1)
+    assert calibrate(3 * logits, labels) == pytest.approx(3, abs=0.1)
 
 
 def test_figures_are_those_of_the_answers() -> None:

@@ -5,6 +5,7 @@ import binascii
 import hmac
 import io
 import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from flask import (
     url_for,
 )
 from PIL import Image
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from webapp import metrics, preprocess
+from webapp import metrics, preprocess, problems
 from webapp.classifier import Classifier
 from webapp.errors import (
     BadRequest,
@@ -103,7 +105,7 @@ def list_predictions() -> Response:
             digit=_argument("digit", _whole(0, 9), "0 to 9"),
             labelled=_argument("labelled", _yes_or_no, "yes or no"),
             right=_argument("right", _yes_or_no, "yes or no"),
-            model_version=_argument("model_version", str, "a version"),
+            model_version=_argument("model_version", _version, "a version of the model"),
         ),
     )
     return jsonify(predictions=[_as_json(prediction) for prediction in page], next=after)
@@ -183,7 +185,7 @@ def _is_operator() -> bool:
 def _posted_picture() -> bytes:
     """Return the encoded picture, in whichever of the three ways it came."""
     if request.mimetype in IMAGE_TYPES:
-        return request.get_data(cache=False)
+        return _body()
     if request.mimetype == "multipart/form-data":
         if "image" not in request.files:
             raise BadRequest("The form has no file in a field named `image`.")
@@ -193,6 +195,14 @@ def _posted_picture() -> bytes:
     raise UnsupportedMedia(
         f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
     )
+
+
+def _body() -> bytes:
+    body = request.get_data(cache=False)
+    # Without a length, reading ends at the limit as if the body did.
+    if request.content_length is None and len(body) >= problems.MAX_BODY:
+        raise RequestEntityTooLarge
+    return body
 
 
 def _data_url(url: object) -> bytes:
@@ -209,7 +219,7 @@ def _json_object() -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMedia("Send application/json.")
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(_body())
     except (ValueError, RecursionError) as exc:
         raise BadRequest("The body is not JSON.") from exc
     if not isinstance(body, dict):
@@ -242,7 +252,15 @@ def _yes_or_no(text: str) -> bool:
 
 
 def _cursor(text: str) -> str:
-    return str(UUID(text))
+    if str(UUID(text)) != text:
+        raise ValueError
+    return text
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{1,64}", text):
+        raise ValueError
+    return text
 
 
 # ---- the model, the record as a whole, health ------------------------------------------------

@@ -3,7 +3,6 @@
     Problem                     a request that cannot be answered: status, title, detail
     ├── NotAnImage        400   the body is no picture that we read, or a broken one
     ├── BadRequest        400   a parameter or a JSON body is malformed or out of range
-    ├── Unauthorized      401   the operator's call without the operator's token
     ├── NotYours          403   somebody else's prediction
     ├── NotFound          404   no such prediction
     ├── UnsupportedMedia  415   a media type that we do not read
@@ -32,13 +31,6 @@ class NotAnImage(Problem):
     """The body is no picture that we read, or a broken one."""
 
     title = "Not an image"
-
-
-class Unauthorized(Problem):
-    """The operator's call came without the operator's token."""
-
-    status = 401
-    title = "Unauthorized"
 
 
 class NotYours(Problem):

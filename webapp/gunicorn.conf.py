@@ -7,7 +7,6 @@ import tempfile
 from multiprocessing import get_context
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
 
 from webapp.errors import StartError
 from webapp.settings import read_settings
@@ -15,7 +14,8 @@ from webapp.settings import read_settings
 settings = read_settings()
 
 wsgi_app = "webapp.app:create_app()"
-bind = f"{settings.host}:{settings.port}"
+host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 has colons too
+bind = f"{host}:{settings.port}"
 workers = settings.workers
 worker_class = "gthread"  # a slow client, or a wait for the database, holds up one thread only
 threads = 4
@@ -28,19 +28,18 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 # Each worker computes on one core; NumPy's own threads would only get in each other's way.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-# Where the workers' figures meet. Has to be known before prometheus_client is imported.
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
 
 
 def on_starting(arbiter: Arbiter) -> None:
     """Prepare in a child process, since neither a session nor a pool survives a fork."""
-    import webapp.app  # noqa: F401  loaded once, shared by all workers
-
     child = get_context("fork").Process(target=_prepare)
     child.start()
     child.join()
     if child.exitcode:
         sys.exit(child.exitcode)
+    # Where the workers' figures meet. Has to be known before prometheus_client is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
+    import webapp.app  # noqa: F401  loaded once, shared by all workers
 
 
 def _prepare() -> None:
@@ -50,13 +49,6 @@ def _prepare() -> None:
         prepare(settings)
     except StartError as error:
         sys.exit(str(error))
-
-
-def child_exit(arbiter: Arbiter, worker: Worker) -> None:
-    """Take a dead worker's gauges out of the figures."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)
 
 
 def on_exit(arbiter: Arbiter) -> None:

@@ -1,28 +1,38 @@
 """Every failure under /api/ as application/problem+json (RFC 9457). The one place that does."""
 
 import json
+from contextlib import suppress
 from typing import cast
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
 
 from webapp.errors import Problem
 
 MAX_BODY = 4 * 1024 * 1024  # bytes
 
 
+MALFORMED = (NoMoreData, ParseException)  # what the server finds while the body is read
+CHUNK = 64 * 1024
+DRAINED = 32 * 1024 * 1024  # bytes read on for a client that is still sending
+
+
 def init_app(app: Flask) -> None:
     """Answer our errors and the framework's alike."""
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.register_error_handler(Problem, _problem)
+    for error in MALFORMED:
+        app.register_error_handler(error, _malformed)
     app.register_error_handler(HTTPException, _http_exception)
 
 
 def _problem(error: Problem) -> Response:
-    response = Response(status=error.status)
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return _fill(response, error.title, str(error))
+    return _fill(Response(status=error.status), error.title, str(error))
+
+
+def _malformed(error: Exception) -> Response:
+    return _fill(Response(status=400), "Bad request", "The body ends early, or in the wrong place.")
 
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:
@@ -31,12 +41,23 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         detail = f"The body is over {MAX_BODY // 1024**2} MB. Send a smaller picture."
+    elif isinstance(error, TooManyRequests):
+        detail = f"Too many requests, more than {error.description}. Wait a moment."
     # The error's own response keeps its headers, such as Allow and Retry-After.
     response = cast(Response, Response.force_type(error.get_response()))
     return _fill(response, error.name, detail)
 
 
 def _fill(response: Response, title: str, detail: str) -> Response:
+    _drain()
     response.content_type = "application/problem+json"
     response.data = json.dumps({"title": title, "status": response.status_code, "detail": detail})
     return response
+
+
+def _drain() -> None:
+    """Read what is left of the body: a client that is cut off while sending sees no answer."""
+    with suppress(*MALFORMED):
+        for _ in range(0, DRAINED, CHUNK):
+            if not request.environ["wsgi.input"].read(CHUNK):
+                return

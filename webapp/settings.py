@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from webapp.errors import StartError
 
@@ -33,7 +35,7 @@ def available_cpus() -> int:
 
 def _between(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not low <= int(text) <= high:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError
         return int(text)
 
@@ -50,10 +52,14 @@ def _one_of(values: Mapping[str, Any]) -> Callable[[str], Any]:
 
 
 def _database_url(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    if scheme not in DRIVERS or not separator or (scheme == "sqlite" and rest[:1] != "/"):
+    try:
+        url = make_url(text)
+        url = url.set(drivername=DRIVERS[url.drivername])
+    except (ArgumentError, KeyError) as exc:
+        raise ValueError from exc
+    if not url.database:
         raise ValueError
-    return f"{DRIVERS[scheme]}://{rest}"
+    return url.render_as_string(hide_password=False)
 
 
 def _rate_limit(text: str) -> str:
@@ -116,10 +122,12 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises StartError with the name, what was expected and what was found.
     """
     if environ is None:
-        environ = {k: v for k, v in dotenv_values(".env").items() if v} | dict(os.environ)
+        sources: list[Mapping[str, str | None]] = [dotenv_values(".env"), os.environ]
+        environ = {name: text for source in sources for name, text in source.items() if text}
     values = {}
     for setting in fields(Settings):
-        name, text = setting.metadata["name"], environ.get(setting.metadata["name"], "").strip()
+        name = setting.metadata["name"]
+        text = environ.get(name, "").strip()
         if not text:
             continue
         try:
