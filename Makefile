@@ -9,7 +9,7 @@ CODE := train export webapp tests
 .PHONY: help run test e2e model train export lint format lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (PORT and the others: see .env.example)
 	@exec $(SERVE)/bin/python -m webapp
@@ -20,7 +20,8 @@ test: $(DEV)/ready  ## run all tests
 e2e: $(DEV)/ready  ## run the whole flow in a browser alone
 	$(DEV)/bin/python -m pytest tests/test_browser.py $(ARGS)
 
-model: train export  ## train on MNIST and pen strokes, and export to artifacts/
+model: train  ## train on MNIST and pen strokes, and export to artifacts/
+	$(DEV)/bin/python -m export
 
 train: $(DEV)/ready  ## train alone, into runs/ (ARGS="--epochs 1", see python -m train --help)
 	$(DEV)/bin/python -m train $(ARGS)
