@@ -1,8 +1,10 @@
 """Learning, exporting and what is kept of both. A short run on few digits, for real."""
 
+import base64
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,16 @@ def test_wrong_file_of_drawings_is_refused(tmp_path: Path) -> None:
     file.write_text(UNIPEN)
     with pytest.raises(ValueError, match="not the published"):
         read_drawings(file)
+
+
+def test_missing_drawings_are_fetched_unpacked_and_checked(tmp_path: Path) -> None:
+    compressed = base64.b64decode("H52QYeaAgFNHDJs0c9CUIQM=")  # by compress(1)
+    with zipfile.ZipFile(tmp_path / "81.zip", "w") as archive:
+        archive.writestr("pendigits-orig.tra.Z", compressed)
+    file = tmp_path / "data" / "strokes"
+    with pytest.raises(ValueError, match="not the published"):
+        read_drawings(file, source=(tmp_path / "81.zip").as_uri())
+    assert file.read_text() == "as published"
 
 
 def test_published_drawings_are_read_whole(drawings_file: Path) -> None:

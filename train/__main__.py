@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +21,13 @@ def main() -> None:
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
     device = choose_device(options.device)
     drawings = Path(options.drawings or default_drawings_file(options.data))
-    parts = load(options.data, None if options.drawings == "none" else drawings, settings.seed)
+    try:
+        parts = load(options.data, None if options.drawings == "none" else drawings, settings.seed)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(
+            f"The digits to learn from cannot be had: {error}\n"
+            "They are downloaded; --data and --drawings name copies that are here already."
+        )
 
     print(f"teach   {len(parts.teach):,}")
     for use, digits in (("choose", parts.choose), ("report", parts.report)):

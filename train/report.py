@@ -171,7 +171,7 @@ def _plot_mistakes(answers: dict[str, Probabilities], parts: dict[str, Digits]) 
         for axes in row:
             axes.set_axis_off()
         for axes, index in zip(row, wrong, strict=False):
-            axes.imshow(part.pixels[index], cmap="gray_r")
+            axes.imshow(part.pixels[index].numpy(), cmap="gray_r")
             axes.set_title(
                 f"{part.labels[index]} read {answer[index]}\n{confidence[index]:.0%}",
                 fontsize="x-small",
