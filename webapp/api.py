@@ -37,7 +37,7 @@ from webapp.errors import (
     StorageAway,
     UnsupportedMedia,
 )
-from webapp.settings import Settings
+from webapp.settings import Settings, whole_number
 from webapp.storage import Count, Filters, Prediction, Storage, new_prediction
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
@@ -99,10 +99,10 @@ def _stored(prediction: Prediction) -> bool:
 def list_predictions() -> Response:
     """List predictions, newest first."""
     page, after = _services().storage.page(
-        limit=_argument("limit", _whole(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
+        limit=_argument("limit", whole_number(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
         before=_argument("before", _cursor, "the `next` of another list"),
         filters=Filters(
-            digit=_argument("digit", _whole(0, 9), "0 to 9"),
+            digit=_argument("digit", whole_number(0, 9), "0 to 9"),
             labelled=_argument("labelled", _yes_or_no, "yes or no"),
             right=_argument("right", _yes_or_no, "yes or no"),
             model_version=_argument("model_version", _version, "a version of the model"),
@@ -236,15 +236,6 @@ def _argument(name: str, parse: Callable[[str], T], expected: str) -> T | None:
         return parse(text)
     except (ValueError, KeyError) as exc:
         raise BadRequest(f"`{name}` should be {expected}.") from exc
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise ValueError
-        return int(text)
-
-    return parse
 
 
 def _yes_or_no(text: str) -> bool:

@@ -33,7 +33,9 @@ def available_cpus() -> int:
     return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
 
 
-def _between(low: int, high: int) -> Callable[[str], int]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a parser of plain digits that raises ValueError out of range."""
+
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError
@@ -86,7 +88,7 @@ class Settings:
     """Everything that can be set, with its default."""
 
     host: str = _setting("HOST", "127.0.0.1", str, "an address to listen on")
-    port: int = _setting("PORT", 8000, _between(1, 65535), "a port from 1 to 65535")
+    port: int = _setting("PORT", 8000, whole_number(1, 65535), "a port from 1 to 65535")
     data_dir: Path = _setting("DATA_DIR", Path("instance"), Path, "a folder")
     database_url: str = _setting(
         "DATABASE_URL",
@@ -96,7 +98,7 @@ class Settings:
     )
     model_dir: Path = _setting("MODEL_DIR", Path("artifacts"), Path, "a folder")
     workers: int = _setting(
-        "WEB_CONCURRENCY", available_cpus, _between(1, 256), "a number of processes from 1 to 256"
+        "WEB_CONCURRENCY", available_cpus, whole_number(1, 256), "a whole number from 1 to 256"
     )
     secret_key: str = _setting("SECRET_KEY", "", str, "a long random text")
     rate_limit: str = _setting("RATE_LIMIT", "", _rate_limit, "a limit such as '120 per minute'")
