@@ -29,7 +29,7 @@ def on_paper(ink: Image.Image, paper: int, pen: int) -> Image.Image:
 def test_mnist_comes_out_as_it_went_in(mnist: Path) -> None:
     digits = load_mnist(mnist)[2].pixels.numpy()[:1000]
     kept = [same(prepare(Image.fromarray(digit)), digit) for digit in digits]
-    assert np.mean(kept) == 1
+    assert np.mean(kept) > 0.97  # the others have dirt beside the digit
 
 
 def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
@@ -80,6 +80,20 @@ def test_noisy_photo_keeps_its_box() -> None:
     photo = np.asarray(on_paper(seven(), 210, 60)) + rng.normal(0, 4, (280, 280))
     pixels = prepare(Image.fromarray(photo.clip(0, 255).astype(np.uint8)))
     assert np.abs(pixels.astype(int) - EXPECTED).mean() < 4
+
+
+def test_speck_beside_the_digit_is_left_out() -> None:
+    canvas = seven()
+    canvas.paste(255, (2, 265, 12, 275))
+    assert same(prepare(canvas))
+
+
+def test_part_of_the_digit_is_no_speck() -> None:
+    canvas = Image.new("L", (280, 280))
+    canvas.paste(255, (100, 60, 180, 80))  # the bar of a 5, apart from its bow
+    canvas.paste(255, (100, 100, 180, 220))
+    rows = np.flatnonzero(prepare(canvas).any(axis=1))
+    assert np.ptp(rows) + 1 == BOX
 
 
 def test_thin_stroke_is_not_lost() -> None:

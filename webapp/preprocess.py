@@ -25,6 +25,7 @@ BOX = 20  # longer side of the digit inside it, in cells
 MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture stays below
 NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
 CLEAR = 0.2  # share of the strongest ink that is ink without doubt
+SPECK = 0.02  # share of the ink under which a part of its own is dirt
 
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
@@ -99,8 +100,8 @@ def _ink(grey: Grey) -> Ink:
 
 def _frame(ink: Ink) -> Grey:
     """Return the ink's bounding box, scaled and centred in the field, uint8 [28, 28]."""
-    box = ink[_extent(ink.max(axis=1))]
-    box = box[:, _extent(box.max(axis=0))]
+    box = ink[_extent(ink.max(axis=1), ink.sum(axis=1))]
+    box = box[:, _extent(box.max(axis=0), box.sum(axis=0))]
     scale = max(box.shape) / BOX  # pixels a cell
     down = _cell_edges(box.sum(axis=1), scale)
     across = _cell_edges(box.sum(axis=0), scale)
@@ -114,17 +115,22 @@ def _frame(ink: Ink) -> Grey:
     return pixels
 
 
-def _extent(profile: Ink) -> slice:
-    """Return where the digit lies along one axis, from the strongest ink at each pixel.
+def _extent(strongest: Ink, total: Ink) -> slice:
+    """Return where the digit lies along one axis, from the ink at each pixel.
 
-    It ends one pixel beyond the last clear ink, over which an edge fades: further out, faint
-    ink is a camera's noise or a trace of compression.
+    A run of pixels with next to none of the ink is a speck beside the digit. The digit ends one
+    pixel beyond the last clear ink, over which an edge fades: further out, faint ink is a
+    camera's noise or a trace of compression.
     """
-    clear = profile > CLEAR * profile.max()
-    first, last = int(clear.argmax()), len(clear) - 1 - int(clear[::-1].argmax())
-    begin = first - 1 if first > 0 and profile[first - 1] > 0 else first
-    end = last + 1 if last + 1 < len(clear) and profile[last + 1] > 0 else last
-    return slice(begin, end + 1)
+    clear = strongest > CLEAR * strongest.max()
+    changes = np.flatnonzero(np.diff(clear, prepend=False, append=False))
+    begins, ends = changes[::2], changes[1::2]
+    sums = np.concatenate(([0], np.cumsum(total)))
+    runs = np.flatnonzero(sums[ends] - sums[begins] >= SPECK * sums[-1])
+    begin, end = int(begins[runs[0]]), int(ends[runs[-1]])
+    begin -= begin > 0 and strongest[begin - 1] > 0
+    end += end < len(strongest) and strongest[end] > 0
+    return slice(begin, end)
 
 
 def _cell_edges(profile: Ink, scale: float) -> NDArray[np.float64]:
