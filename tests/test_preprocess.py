@@ -82,9 +82,16 @@ def test_noisy_photo_keeps_its_box() -> None:
     assert np.abs(pixels.astype(int) - EXPECTED).mean() < 4
 
 
-def test_speck_beside_the_digit_is_left_out() -> None:
+def test_light_from_one_side_does_not_matter() -> None:
+    light = np.add.outer(np.arange(280), np.arange(280)) * 0.2 + 110
+    photo = Image.fromarray((light * (1 - np.asarray(seven()) / 340)).astype(np.uint8))
+    assert np.abs(prepare(photo).astype(int) - EXPECTED).mean() < 4
+
+
+@pytest.mark.parametrize("speck", [(2, 265, 12, 275), (2, 2, 18, 18), (262, 2, 278, 18)])
+def test_speck_beside_the_digit_is_left_out(speck: tuple[int, int, int, int]) -> None:
     canvas = seven()
-    canvas.paste(255, (2, 265, 12, 275))
+    canvas.paste(255, speck)
     assert same(prepare(canvas))
 
 

@@ -26,6 +26,7 @@ MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture sta
 NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
 CLEAR = 0.2  # share of the strongest ink that is ink without doubt
 SPECK = 0.02  # share of the ink under which a part of its own is dirt
+FAR_SPECK = 0.2  # the same, more where it is as far away as the drawing is wide
 
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
@@ -68,6 +69,8 @@ def _grey(picture: Image.Image) -> Grey:
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"))
     grey, alpha = picture.convert("LA").split()
+    if alpha.getextrema()[0] == 255:
+        return np.asarray(grey)
     return np.asarray(Image.composite(grey, Image.new("L", grey.size, _under(grey, alpha)), alpha))
 
 
@@ -82,20 +85,43 @@ def _under(grey: Image.Image, alpha: Image.Image) -> int:
 
 
 def _ink(grey: Grey) -> Ink:
-    """Return how far each pixel stands out of the ground, float32 [height, width], bare 0.
-
-    The ground is what the picture's edge shows: a bold digit can outweigh its paper, but it
-    does not run along the edge.
-    """
-    edge = np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1])).astype(np.float32)
-    ground = np.median(edge)
-    noise = NOISE * np.median(np.abs(edge - ground))
+    """Return how far each pixel stands out of the ground, float32 [height, width], bare 0."""
+    ground, noise = _ground(grey)
     contrast = grey - ground
     light, dark = np.maximum(contrast - noise, 0), np.maximum(-contrast - noise, 0)
     ink: Ink = light if light.sum() > dark.sum() else dark
     if ink.max() < MIN_CONTRAST:
         raise NoInk("There is nothing to read: the picture is blank. Draw a digit first.")
     return ink
+
+
+def _ground(grey: Grey) -> tuple[Ink | float, float]:
+    """Return the level of the paper, float32 [height, width] where it varies, and its noise.
+
+    The ground is what the picture's edge shows: a bold digit can outweigh its paper, but it
+    does not run along the edge. Where light falls from one side, it is a plane.
+    """
+    edge = _edge(grey)
+    level = float(np.median(edge))
+    deviation = float(np.median(np.abs(edge - level)))
+    if deviation:
+        top, bottom, left, right = (float(np.median(side)) for side in _sides(grey))
+        down = np.linspace(top - bottom, bottom - top, grey.shape[0], dtype=np.float32) / 2
+        across = np.linspace(left - right, right - left, grey.shape[1], dtype=np.float32) / 2
+        plane: Ink = np.add.outer(down + (top + bottom + left + right) / 4, across)
+        off_plane = float(np.median(np.abs(edge - _edge(plane))))
+        # Ink that runs off one side tilts the plane: the ground is what most of the edge lies on.
+        if off_plane < deviation:
+            return plane, NOISE * off_plane
+    return level, NOISE * deviation
+
+
+def _edge(grey: Grey | Ink) -> Ink:
+    return np.concatenate(_sides(grey)).astype(np.float32)
+
+
+def _sides(grey: Grey | Ink) -> tuple[Grey | Ink, ...]:
+    return grey[0], grey[-1], grey[:, 0], grey[:, -1]
 
 
 def _frame(ink: Ink) -> Grey:
@@ -118,15 +144,18 @@ def _frame(ink: Ink) -> Grey:
 def _extent(strongest: Ink, total: Ink) -> slice:
     """Return where the digit lies along one axis, from the ink at each pixel.
 
-    A run of pixels with next to none of the ink is a speck beside the digit. The digit ends one
-    pixel beyond the last clear ink, over which an edge fades: further out, faint ink is a
-    camera's noise or a trace of compression.
+    A run of pixels with little of the ink, the less so the nearer, is a speck beside the digit.
+    The digit ends one pixel beyond the last clear ink, over which an edge fades: further out,
+    faint ink is a camera's noise or a trace of compression.
     """
     clear = strongest > CLEAR * strongest.max()
     changes = np.flatnonzero(np.diff(clear, prepend=False, append=False))
     begins, ends = changes[::2], changes[1::2]
     sums = np.concatenate(([0], np.cumsum(total)))
-    runs = np.flatnonzero(sums[ends] - sums[begins] >= SPECK * sums[-1])
+    shares = (sums[ends] - sums[begins]) / sums[-1]
+    main = shares.argmax()
+    gaps = np.maximum(begins[main] - ends, begins - ends[main]).clip(0) / (ends[-1] - begins[0])
+    runs = np.flatnonzero(shares >= SPECK + FAR_SPECK * gaps)
     begin, end = int(begins[runs[0]]), int(ends[runs[-1]])
     begin -= begin > 0 and strongest[begin - 1] > 0
     end += end < len(strongest) and strongest[end] > 0
