@@ -4,9 +4,10 @@ PYTHON ?= python3
 SERVE := .venv
 DEV := .venv-dev
 CODE := train export webapp tests
+SEEDS ?= 0 1 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e model train export lint format lock clean
+.PHONY: help run test e2e model train seeds export lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +26,9 @@ model: train  ## train on MNIST and pen strokes, and export to artifacts/
 
 train: $(DEV)/ready  ## train alone, into runs/ (ARGS="--epochs 1", see python -m train --help)
 	$(DEV)/bin/python -m train $(ARGS)
+
+seeds: $(DEV)/ready  ## train once with each of SEEDS, which tells how much of a figure is luck
+	for seed in $(SEEDS); do $(DEV)/bin/python -m train --seed $$seed || exit; done
 
 export: $(DEV)/ready  ## export the newest run to artifacts/
 	$(DEV)/bin/python -m export

@@ -24,10 +24,11 @@ def main() -> None:
         sys.exit(f"There is no training run at {run or options.runs}: python -m train makes one.")
 
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
-    network = Network()
+    network = Network(checkpoint["settings"]["channels"])
     network.load_state_dict(checkpoint["state_dict"])
     graph = make_graph(network.eval(), checkpoint["temperature"], checkpoint["probe"])
-    card = make_card(graph, json.loads((run / "metrics.json").read_text()))
+    metrics = [json.loads(file.read_text()) for file in run.parent.glob("*/metrics.json")]
+    card = make_card(graph, json.loads((run / "metrics.json").read_text()), metrics)
     install(graph, card, run, options.artifacts)
     print(f"{options.artifacts / 'digits.onnx'} is version {card['version']}, from {run}")
 

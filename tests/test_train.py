@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,15 @@ from export.graph import make_graph
 from tests.conftest import ROOT
 from train import report
 from train.augment import distort
-from train.data import Digits, Parts, load_mnist
-from train.drawings import LOOKS, Drawing, draw_all, parse_unipen, read_drawings
-from train.fit import Fitted, Settings, calibrate, choose_device, fit
+from train.data import NO_DIGIT, Digits, Lessons, Parts, load_mnist
+from train.doubt import other_no_digits
+from train.drawings import LOOKS, SMALL, draw, draw_all, draw_otherwise, parse_unipen, read_drawings
+from train.fit import Fitted, calibrate, choose_device, fit, logits_of
 from train.model import Network, describe
+from train.settings import Settings
 from webapp.classifier import Classifier
 
-SHORT = Settings(epochs=2, batch=64, seed=1)
+SHORT = Settings(epochs=2, batch=64, channels=16, seed=1)
 
 UNIPEN = """
 .SEGMENT DIGIT 0 ? "4"
@@ -51,7 +54,11 @@ UNIPEN = """
 def parts(mnist: Path) -> Parts:
     """Return a few of MNIST's digits."""
     teach, choose, test = load_mnist(mnist)
-    return Parts(teach[:3000], {"MNIST": choose[:1000]}, {"MNIST": test[:1000]})
+    inks = other_no_digits(300)["letters"]
+    pixels = torch.from_numpy(draw_all(inks, ["white-on-black"], edge=SMALL)[:, 0])
+    doubt = Digits(pixels, torch.full((300,), NO_DIGIT))
+    lessons = Lessons(teach[:3000], [doubt])
+    return Parts(lessons, {"MNIST": choose[:1000]}, {"MNIST": test[:1000]}, {"letters": doubt})
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +107,14 @@ def test_published_drawings_are_read_whole(drawings_file: Path) -> None:
 
 
 def test_drawings_repeat_for_a_seed_and_differ_between_looks() -> None:
-    drawings = parse_unipen(UNIPEN.splitlines())
-    pixels = draw_all(drawings, list(LOOKS), distort=True, seed=3)
+    inks = [
+        partial(draw_otherwise, drawing.strokes, 0.03)
+        for drawing in parse_unipen(UNIPEN.splitlines())
+    ]
+    pixels = draw_all(inks, list(LOOKS), seed=3)
     assert pixels.shape == (2, len(LOOKS), 28, 28)
     assert (np.count_nonzero(pixels, axis=(2, 3)) > 15).all()
-    assert (pixels == draw_all(drawings, list(LOOKS), distort=True, seed=3)).all()
+    assert (pixels == draw_all(inks, list(LOOKS), seed=3)).all()
     assert (pixels[0, 0] != pixels[0, 1]).any()
 
 
@@ -119,7 +129,7 @@ def test_distortion_is_mild_and_differs_between_images() -> None:
 
 
 def test_description_counts_every_weight() -> None:
-    network = Network()
+    network = Network(16)
     weights = sum(parameter.numel() for parameter in network.parameters())
     assert describe(network).splitlines()[-1].split()[-1] == f"{weights:,}"
 
@@ -127,11 +137,25 @@ def test_description_counts_every_weight() -> None:
 def test_short_run_learns(parts: Parts, fitted: Fitted) -> None:
     first, last = fitted.epochs
     assert last.loss < first.loss
-    assert fitted.best.chosen_by["MNIST"] > 0.9
+    assert last.held_out["MNIST"] > 0.9
+
+
+def test_network_has_no_idea_of_what_is_no_digit(parts: Parts, fitted: Fitted) -> None:
+    sure = {
+        name: torch.softmax(logits_of(fitted.network, part), dim=1).amax(dim=1).mean()
+        for name, part in (parts.doubt | parts.report).items()
+    }
+    assert sure["letters"] < 0.4 < 0.8 < sure["MNIST"]
+
+
+def test_epochs_have_their_own_drawings_in_turn(parts: Parts) -> None:
+    digits = parts.teach.same
+    lessons = Lessons(digits[:2], [digits[2:3], digits[3:5]])
+    assert [len(lessons.epoch(number)) for number in (0, 1, 2)] == [3, 4, 3]
 
 
 def test_run_repeats_for_a_seed(parts: Parts) -> None:
-    few = Digits(parts.teach.pixels[:256], parts.teach.labels[:256])
+    few = Lessons(parts.teach.same[:256])
     one, other = (
         fit(few, parts.choose, replace(SHORT, epochs=1), torch.device("cpu")) for _ in range(2)
     )
@@ -166,6 +190,7 @@ def test_run_leaves_checkpoint_figures_and_pictures(run: Path) -> None:
     assert [epoch["number"] for epoch in metrics["epochs"]] == [1, 2]
     assert metrics["settings"]["seed"] == SHORT.seed
     assert metrics["figures"]["MNIST"]["accuracy"] > 0.9
+    assert set(metrics["doubted"]) == {"letters"}
 
 
 def test_exported_run_is_served_as_it_was_measured(
@@ -181,14 +206,15 @@ def test_exported_run_is_served_as_it_was_measured(
     answers = [classifier.classify(pixels).predicted_digit for pixels in digits.pixels.numpy()]
     right = np.mean(np.array(answers) == digits.labels.numpy())
     assert right == pytest.approx(card["figures"]["MNIST"]["accuracy"], abs=0.001)
-    assert (tmp_path / "report" / "curves.png").is_file()
+    assert card["seeds"]["MNIST"]["each"] == {"1": card["figures"]["MNIST"]["accuracy"]}
+    assert (tmp_path / "report" / "seeds.png").is_file()
     assert not list(tmp_path.rglob(".*"))  # no drafts
 
 
 def test_graph_that_answers_otherwise_is_refused(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Network().eval()
+    network = Network(16).eval()
     probe = parts.report["MNIST"].pixels[:10]
     monkeypatch.setattr("export.graph.AGREEMENT", 0.0)
     with pytest.raises(ValueError, match="differ by"):
@@ -210,5 +236,5 @@ def test_absent_run_is_named(tmp_path: Path) -> None:
 
 def test_drawing_keeps_its_strokes_apart() -> None:
     strokes = [np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[9.0, 0.0], [9.0, 9.0]])]
-    (pixels,) = draw_all([Drawing(1, 1, strokes)], ["white-on-black"])[0]
+    (pixels,) = draw_all([partial(draw, strokes)], ["white-on-black"])[0]
     assert not pixels[:, 13:15].any()

@@ -10,13 +10,15 @@ SLANT = 0.15
 SHIFT = 0.8  # pixels
 
 
-def distort(images: Tensor) -> Tensor:
+def distort(images: Tensor, strength: float = 1.0) -> Tensor:
     """Turn, scale, slant and shift each image by its own random amount.
 
     images: float32 [n, 1, 28, 28], and so is what is returned.
     """
     count, _, height, width = images.shape
-    angle, log_x, log_y, slant, right, down = torch.rand(6, count, device=images.device) * 2 - 1
+    angle, log_x, log_y, slant, right, down = strength * (
+        torch.rand(6, count, device=images.device) * 2 - 1
+    )
     angle, slant = angle * TURN, slant * SLANT
     scale_x, scale_y = torch.exp(log_x * SCALE), torch.exp(log_y * SCALE)
     cos, sin = torch.cos(angle), torch.sin(angle)

@@ -7,21 +7,38 @@
 | report | the test set, 10,000       | writers 28–30  |
 """
 
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from train.drawings import LOOKS, NAME, Drawing, draw_all, read_drawings
+from train.doubt import no_digits, other_no_digits
+from train.drawings import (
+    CANVAS,
+    LOOKS,
+    NAME,
+    SMALL,
+    Drawing,
+    Ink,
+    Pixels,
+    draw,
+    draw_all,
+    draw_otherwise,
+    read_drawings,
+)
+from train.settings import Settings
 
 HELD_OUT = 5_000
 CHOOSING_WRITERS = frozenset({25, 26, 27})
 REPORTED_WRITERS = frozenset({28, 29, 30})
-# Once prepared, the looks differ in nothing where the ground is plain; a photo does.
-TEACHING_LOOKS = ["white-on-black"] * 4 + ["photo"] * 2
-CHOOSING_LOOKS = ["white-on-black"] * 2 + ["photo"] * 2
+NO_DIGIT = -1  # the label of what is none
+
+FRESH = 8  # epochs that get drawings of their own, before they are taught again: they take time
+OTHERS = 1_000  # drawings of no digit that are reported, a kind
 
 
 @dataclass(frozen=True)
@@ -37,28 +54,58 @@ class Digits:
     def __getitem__(self, chosen: slice) -> "Digits":
         return Digits(self.pixels[chosen], self.labels[chosen])
 
+    def __add__(self, others: "Digits") -> "Digits":
+        return Digits(
+            torch.cat((self.pixels, others.pixels)), torch.cat((self.labels, others.labels))
+        )
+
     def to(self, device: torch.device) -> "Digits":
         """Return the same digits on `device`."""
         return Digits(self.pixels.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All digits, by what they are used for; those that choose and report, by where from."""
+class Lessons:
+    """What teaches: digits that stay the same, and drawings that each epoch has its own of."""
 
-    teach: Digits
+    same: Digits
+    fresh: Sequence[Digits] = ()
+
+    def epoch(self, number: int) -> Digits:
+        """Return all that is taught in an epoch."""
+        return self.same + self.fresh[number % len(self.fresh)] if self.fresh else self.same
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All digits, by what they are used for; those that choose and report, by where from.
+
+    `doubt` has what is no digit, of kinds that do not teach.
+    """
+
+    teach: Lessons
     choose: dict[str, Digits]
     report: dict[str, Digits]
+    doubt: dict[str, Digits]
 
 
-def load(folder: Path, drawings_file: Path | None, seed: int) -> Parts:
+def load(folder: Path, drawings_file: Path | None, settings: Settings) -> Parts:
     """Load MNIST from `folder` and draw the pen strokes; what is missing is downloaded.
 
     drawings_file: UCI's UNIPEN file, or None for MNIST alone.
     """
-    teach, choose, report = load_mnist(folder)
-    parts = Parts(teach, {"MNIST": choose}, {"MNIST": report})
-    return parts if drawings_file is None else _with_drawings(parts, drawings_file, seed)
+    same, choose, report = load_mnist(folder)
+    if drawings_file is None:
+        return Parts(Lessons(same), {"MNIST": choose}, {"MNIST": report}, {})
+    drawings = read_drawings(drawings_file)
+    teaching = by_writers(drawings, set(range(1, 31)) - CHOOSING_WRITERS - REPORTED_WRITERS)
+    choosing = draw_digits(by_writers(drawings, CHOOSING_WRITERS), ["white-on-black", "photo"])
+    return Parts(
+        Lessons(same, fresh_drawings(teaching, settings)),
+        {"MNIST": choose, "drawings": choosing},
+        {"MNIST": report} | reported_drawings(drawings),
+        doubted_drawings(),
+    )
 
 
 def default_drawings_file(folder: Path) -> Path:
@@ -66,31 +113,51 @@ def default_drawings_file(folder: Path) -> Path:
     return folder / NAME
 
 
-def _with_drawings(parts: Parts, path: Path, seed: int) -> Parts:
-    drawings = read_drawings(path)
-    held_out = CHOOSING_WRITERS | REPORTED_WRITERS
-    teaching = [drawing for drawing in drawings if drawing.writer not in held_out]
-    choosing = [drawing for drawing in drawings if drawing.writer in CHOOSING_WRITERS]
-    drawn = _drawn(teaching, TEACHING_LOOKS, distort=True, seed=seed)
-    teach = Digits(
-        torch.cat((parts.teach.pixels, drawn.pixels)), torch.cat((parts.teach.labels, drawn.labels))
-    )
-    choose = parts.choose | {"drawings": _drawn(choosing, CHOOSING_LOOKS, seed=seed)}
-    return Parts(teach, choose, parts.report | reported_drawings(drawings))
+def by_writers(drawings: Iterable[Drawing], writers: Set[int]) -> list[Drawing]:
+    """Return what these writers drew."""
+    return [drawing for drawing in drawings if drawing.writer in writers]
 
 
-def reported_drawings(drawings: list[Drawing]) -> dict[str, Digits]:
+def reported_drawings(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     """Return what writers who neither teach nor choose drew, in each look."""
-    reported = [drawing for drawing in drawings if drawing.writer in REPORTED_WRITERS]
-    return {f"drawings, {look}": _drawn(reported, [look]) for look in LOOKS}
+    reported = by_writers(drawings, REPORTED_WRITERS)
+    return {f"drawings, {look}": draw_digits(reported, [look]) for look in LOOKS}
 
 
-def _drawn(
-    drawings: list[Drawing], looks: list[str], *, distort: bool = False, seed: int = 0
-) -> Digits:
-    pixels = torch.from_numpy(draw_all(drawings, looks, distort=distort, seed=seed))
-    labels = torch.tensor([drawing.digit for drawing in drawings])
-    return Digits(pixels.flatten(0, 1), labels.repeat_interleave(len(looks)))
+def doubted_drawings() -> dict[str, Digits]:
+    """Return what is no digit, of kinds that are not taught."""
+    return {name: _no_digits(inks) for name, inks in other_no_digits(OTHERS).items()}
+
+
+def fresh_drawings(drawings: Sequence[Drawing], settings: Settings) -> list[Digits]:
+    """Return what each epoch is taught: distorted copies of the drawings, and what is no digit."""
+    inks: list[Ink] = [
+        partial(draw_otherwise, drawing.strokes, settings.bend) for drawing in drawings
+    ]
+    labels = [drawing.digit for drawing in drawings]
+    looks = ["white-on-black"] * settings.copies
+    fresh = []
+    for round_ in range(min(FRESH, settings.epochs)):
+        seed = settings.seed * FRESH + round_
+        others = _no_digits(no_digits(drawings, settings.doubted, seed), SMALL, seed)
+        fresh.append(_labelled(draw_all(inks, looks, SMALL, seed), labels) + others)
+    return fresh
+
+
+def draw_digits(drawings: Sequence[Drawing], looks: Sequence[str], edge: int = CANVAS) -> Digits:
+    """Return the drawings as they are, once in each of the looks."""
+    pixels = draw_all([partial(draw, drawing.strokes) for drawing in drawings], looks, edge)
+    return _labelled(pixels, [drawing.digit for drawing in drawings])
+
+
+def _no_digits(inks: Sequence[Ink], edge: int = CANVAS, seed: int = 0) -> Digits:
+    return _labelled(draw_all(inks, ["white-on-black"], edge, seed), [NO_DIGIT] * len(inks))
+
+
+def _labelled(pixels: Pixels, labels: Sequence[int]) -> Digits:
+    """Return pixels [n, copies, 28, 28] of n labels as digits."""
+    each = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
+    return Digits(torch.from_numpy(pixels).flatten(0, 1), each)
 
 
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:

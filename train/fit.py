@@ -1,6 +1,5 @@
 """Teach the network, and choose what is kept of it. Nothing here sees what is reported."""
 
-import copy
 import math
 import time
 from dataclasses import dataclass
@@ -13,24 +12,12 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from train.augment import distort
-from train.data import Digits
+from train.data import NO_DIGIT, Digits, Lessons
 from train.model import Network
+from train.settings import Settings
 
 EVALUATION_BATCH = 1_000
-MAY_DOUBT = 0.01  # share of real digits that may be called uncertain
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training run is told; kept in its checkpoint."""
-
-    epochs: int = 14
-    batch: int = 256
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.05
-    averaging: float = 0.998  # decay of the weights' exponential average, a step
-    seed: int = 0
+MAY_DOUBT = 0.005  # share of held-out digits that are called uncertain
 
 
 @dataclass(frozen=True)
@@ -41,29 +28,23 @@ class Epoch:
     seconds: float
     loss: float
     accuracy: float
-    chosen_by: dict[str, float]  # accuracy of the averaged weights, by part
-
-    @property
-    def score(self) -> float:
-        """Return what the best epoch is chosen by: the mean over the parts."""
-        return sum(self.chosen_by.values()) / len(self.chosen_by)
+    held_out: dict[str, float]  # accuracy of the averaged weights, by part
 
     def __str__(self) -> str:
-        chosen_by = "  ".join(f"{part} {value:.2%}" for part, value in self.chosen_by.items())
+        held_out = "  ".join(f"{part} {value:.2%}" for part, value in self.held_out.items())
         return (
             f"epoch {self.number:2}  {self.seconds:5.1f} s  loss {self.loss:.4f}  "
-            f"accuracy {self.accuracy:.2%}  held out: {chosen_by}"
+            f"accuracy {self.accuracy:.2%}  held out: {held_out}"
         )
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best epoch's network on the CPU, how far to trust it, and how it came about."""
+    """The network on the CPU, how far to trust it, and how it came about."""
 
     network: Network
     temperature: float  # logits are divided by it before softmax
     doubt_below: float  # confidence under which an answer is uncertain
-    best: Epoch
     epochs: list[Epoch]
 
 
@@ -77,31 +58,32 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def fit(
-    teach: Digits, choose: dict[str, Digits], settings: Settings, device: torch.device
+    teach: Lessons, choose: dict[str, Digits], settings: Settings, device: torch.device
 ) -> Fitted:
-    """Teach a network on `teach`; return it as of the epoch that reads `choose` best."""
+    """Teach a network; let what `choose` has tell how far to trust its answers.
+
+    The last epoch's average is kept: the learning rate has come down to nothing by then, and to
+    pick the luckiest epoch would cost digits to pick by.
+    """
     torch.manual_seed(settings.seed)
-    teach = teach.to(device)
+    run = _Run(settings, device, math.ceil(len(teach.epoch(0)) / settings.batch))
+    network = cast(Network, run.average.module)
     choose = {name: part.to(device) for name, part in choose.items()}
-    run = _Run(settings, device, math.ceil(len(teach) / settings.batch))
     epochs: list[Epoch] = []
     for number in range(1, settings.epochs + 1):
         started = time.monotonic()
-        loss, right = run.teach(teach, f"epoch {number}/{settings.epochs}")
-        network = cast(Network, run.average.module)
-        chosen_by = {name: accuracy(logits_of(network, p), p) for name, p in choose.items()}
-        epochs.append(Epoch(number, time.monotonic() - started, loss, right, chosen_by))
+        loss, right = run.teach(teach.epoch(number).to(device), f"epoch {number}/{settings.epochs}")
+        held_out = {name: accuracy(logits_of(network, p), p) for name, p in choose.items()}
+        epochs.append(Epoch(number, time.monotonic() - started, loss, right, held_out))
         print(epochs[-1], flush=True)
-        if epochs[-1] is max(reversed(epochs), key=lambda epoch: epoch.score):
-            best, best_epoch = copy.deepcopy(network), epochs[-1]
 
-    logits = {name: logits_of(best, part) for name, part in choose.items()}
+    logits = {name: logits_of(network, part) for name, part in choose.items()}
     temperature = calibrate(
         torch.cat(list(logits.values())), torch.cat([part.labels for part in choose.values()])
     )
     confidences = [F.softmax(part / temperature, dim=1).amax(dim=1) for part in logits.values()]
     doubt_below = min(float(part.quantile(MAY_DOUBT)) for part in confidences)
-    return Fitted(best.cpu().eval(), temperature, doubt_below, best_epoch, epochs)
+    return Fitted(network.cpu().eval(), temperature, doubt_below, epochs)
 
 
 class _Run:
@@ -109,12 +91,16 @@ class _Run:
 
     def __init__(self, settings: Settings, device: torch.device, steps: int) -> None:
         self.settings = settings
-        self.network = Network().to(device)
+        self.network = Network(settings.channels).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=settings.weight_decay
+            self.network.parameters(), weight_decay=settings.weight_decay, fused=True
         )
+        # A row a label; of what is no digit (the last row), no digit is likelier than another.
+        smoothing = settings.label_smoothing
+        rows = torch.eye(10) * (1 - smoothing) + smoothing / 10
+        self.targets = torch.cat((rows, torch.full((1, 10), 0.1))).to(device)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             settings.learning_rate,
@@ -129,7 +115,7 @@ class _Run:
         self.arithmetic = torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
     def teach(self, digits: Digits, title: str) -> tuple[float, float]:
-        """Teach one epoch; return its mean loss and accuracy."""
+        """Teach one epoch; return its mean loss, and how much of the digits it read right."""
         self.network.train()
         loss_sum = torch.zeros((), device=digits.labels.device)
         right = torch.zeros_like(loss_sum)
@@ -142,16 +128,16 @@ class _Run:
             right += (logits.argmax(dim=1) == digits.labels[chosen]).sum()
             seen += len(chosen)
             if step % 20 == 0:  # reading a figure off a GPU waits for it
-                bar.set_postfix(
-                    loss=f"{float(loss_sum) / seen:.4f}", accuracy=f"{float(right) / seen:.2%}"
-                )
-        return float(loss_sum) / seen, float(right) / seen
+                bar.set_postfix(loss=f"{float(loss_sum) / seen:.4f}")
+        return float(loss_sum) / seen, float(right) / int((digits.labels != NO_DIGIT).sum())
 
     def _step(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        images = distort(as_images(pixels)).contiguous(memory_format=torch.channels_last)
+        images = distort(as_images(pixels), self.settings.distortion).contiguous(
+            memory_format=torch.channels_last
+        )
         with self.arithmetic:
             logits = self.network(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+        loss = F.cross_entropy(logits, self.targets[labels])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

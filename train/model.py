@@ -3,27 +3,27 @@
 import torch
 from torch import Tensor, nn
 
-CHANNELS = (48, 96)
 KERNEL = 5
 
 
 class Network(nn.Module):
     """Read a digit: float32 [n, 1, 28, 28], ink 1 on 0, to logits [n, 10]."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        first, second = CHANNELS
+        first, second = channels, 2 * channels
         self.layers = nn.Sequential(
-            nn.Conv2d(1, first, KERNEL, padding="same", bias=False),
+            # Pooled before it is normalised, a layer costs half as much and learns the same.
+            nn.Conv2d(1, first, KERNEL, bias=False),
+            nn.MaxPool2d(2),
             nn.BatchNorm2d(first),
             nn.ReLU(),
+            nn.Conv2d(first, second, KERNEL, bias=False),
             nn.MaxPool2d(2),
-            nn.Conv2d(first, second, KERNEL, padding="same", bias=False),
             nn.BatchNorm2d(second),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(second * 7 * 7, 10),
+            nn.Linear(second * 4 * 4, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.data import Digits, Parts
-from train.fit import Fitted, Settings, logits_of
+from train.fit import Fitted, logits_of
+from train.settings import Settings
 
 BINS = 15  # of the reliability diagram
+COLUMNS = 16  # of the gallery of mistakes
 PROBE = 1_000  # images kept in the checkpoint, for `export` to prove its graph on
 PALETTE = ("#1f5fbf", "#c2571a", "#2e8b57", "#7a4fb5", "#9c8420")
 
@@ -23,24 +25,28 @@ Probabilities = NDArray[np.float32]  # [n, 10]
 
 
 def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dict[str, Any]:
-    """Look at the reported parts, once, and leave the run's folder; return its figures."""
+    """Look at the reported parts, once, and leave the run's folder; return its metrics."""
     answers = {name: _answers(fitted, part) for name, part in parts.report.items()}
     labels = {name: part.labels.numpy() for name, part in parts.report.items()}
     figures = {name: measure(answers[name], labels[name], fitted.doubt_below) for name in answers}
+    doubted = {
+        name: float((_answers(fitted, part).max(axis=1) < fitted.doubt_below).mean())
+        for name, part in parts.doubt.items()
+    }
     folder.mkdir(parents=True)
     _save_checkpoint(folder / "checkpoint.pt", fitted, parts, settings)
     metrics = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": asdict(settings),
         "data": {
-            "teach": len(parts.teach),
+            "teach": len(parts.teach.epoch(0)),
             "choose": {name: len(part) for name, part in parts.choose.items()},
             "report": {name: len(part) for name, part in parts.report.items()},
         },
-        "best_epoch": fitted.best.number,
         "temperature": fitted.temperature,
         "doubt_below": fitted.doubt_below,
         "figures": figures,
+        "doubted": doubted,
         "epochs": [asdict(epoch) for epoch in fitted.epochs],
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
@@ -48,7 +54,7 @@ def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dic
     _plot_confusions(figures).savefig(folder / "confusions.png", dpi=120)
     _plot_reliability(answers, labels).savefig(folder / "reliability.png", dpi=120)
     _plot_mistakes(answers, parts.report).savefig(folder / "mistakes.png", dpi=120)
-    return figures
+    return metrics
 
 
 def measure(
@@ -113,12 +119,27 @@ def _plot_curves(fitted: Fitted) -> Figure:
     numbers = [epoch.number for epoch in fitted.epochs]
     left.plot(numbers, [epoch.loss for epoch in fitted.epochs], color=PALETTE[0])
     left.set(title="Loss while learning", xlabel="epoch", yscale="log")
-    for color, part in zip(PALETTE, fitted.best.chosen_by, strict=False):
-        errors = [100 * (1 - epoch.chosen_by[part]) for epoch in fitted.epochs]
+    for color, part in zip(PALETTE, fitted.epochs[-1].held_out, strict=False):
+        errors = [100 * (1 - epoch.held_out[part]) for epoch in fitted.epochs]
         right.plot(numbers, errors, color=color, label=part)
-    right.axvline(fitted.best.number, color="grey", linestyle=":", label="kept")
     right.set(title="Held-out digits read wrong, %", xlabel="epoch", yscale="log")
     right.legend()
+    return figure
+
+
+def plot_seeds(seeds: dict[str, Any]) -> Figure:
+    """Show, a row a part, its accuracy in training runs of different seeds."""
+    figure = Figure(figsize=(7, 0.5 * len(seeds) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    for row, part in enumerate(seeds.values()):
+        each = [100 * accuracy for accuracy in part["each"].values()]
+        axes.plot(each, [row] * len(each), "o", color=PALETTE[0], alpha=0.6)
+        axes.plot(100 * part["mean"], row, "|", color=PALETTE[1], markersize=20)
+        text = f"{part['mean']:.2%} ± {100 * part['deviation']:.2f}"
+        axes.annotate(text, (1.02, row), xycoords=("axes fraction", "data"), va="center")
+    axes.set(title=f"Read right, %, over {len(each)} seeds", yticks=range(len(seeds)))
+    axes.set_yticklabels(seeds)
+    axes.invert_yaxis()
     return figure
 
 
@@ -149,41 +170,39 @@ def _plot_reliability(
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot((0, 1), (0, 1), color="grey", linestyle=":")
-    for color, (name, part) in zip(PALETTE, answers.items(), strict=False):
+    for color, (name, part) in zip(PALETTE, [*answers.items()][:2], strict=False):
         right = part.argmax(axis=1) == labels[name]
-        _, accuracies, confidences = zip(*_bins(part.max(axis=1), right), strict=True)
-        axes.plot(confidences, accuracies, "o-", color=color, markersize=4, label=name)
-    axes.set(title="How often a confidence is right", xlabel="confidence", ylabel="right")
-    axes.legend(fontsize="small")
+        shares, accuracies, confidences = zip(*_bins(part.max(axis=1), right), strict=True)
+        sizes = [10 + 300 * share**0.5 for share in shares]
+        axes.scatter(confidences, accuracies, sizes, color=color, alpha=0.6, label=name)
+    axes.set(
+        title="How often a confidence is right",
+        xlabel="confidence (a larger dot: more answers)",
+        ylabel="right",
+    )
+    axes.legend(loc="lower right", markerscale=0.3)
     return figure
 
 
 def _plot_mistakes(answers: dict[str, Probabilities], parts: dict[str, Digits]) -> Figure:
-    """Show, a row a part, the wrong answers given with most confidence."""
-    columns = 12
-    figure = Figure(figsize=(columns, 1.4 * len(parts)), layout="constrained")
-    for row, (name, part) in zip(
-        figure.subplots(len(parts), columns, squeeze=False), parts.items(), strict=True
-    ):
+    """Show the wrong answers given with most confidence, of MNIST and of one look of drawings."""
+    rows = []
+    for name in [*parts][:2]:  # the other looks are misread alike
         confidence, answer = answers[name].max(axis=1), answers[name].argmax(axis=1)
-        wrong = np.flatnonzero(answer != part.labels.numpy())
-        wrong = wrong[np.argsort(-confidence[wrong])]
-        for axes in row:
-            axes.set_axis_off()
-        for axes, index in zip(row, wrong, strict=False):
-            axes.imshow(part.pixels[index].numpy(), cmap="gray_r")
+        wrong = np.flatnonzero(answer != parts[name].labels.numpy())
+        worst = wrong[np.argsort(-confidence[wrong])][: 3 * COLUMNS]
+        rows += [(name, worst[start : start + COLUMNS]) for start in range(0, len(worst), COLUMNS)]
+    figure = Figure(figsize=(COLUMNS, 1.4 * len(rows) + 0.1), layout="constrained")
+    places = figure.subplots(max(len(rows), 1), COLUMNS, squeeze=False)
+    for (name, worst), row in zip(rows, places, strict=False):
+        for axes, index in zip(row, worst, strict=False):
+            digit, probabilities = parts[name].labels[index], answers[name][index]
+            axes.imshow(parts[name].pixels[index].numpy(), cmap="gray_r")
             axes.set_title(
-                f"{part.labels[index]} read {answer[index]}\n{confidence[index]:.0%}",
+                f"{digit} read {probabilities.argmax()}\n{probabilities.max():.0%}",
                 fontsize="x-small",
             )
-        row[0].text(
-            -0.1,
-            0.5,
-            name,
-            transform=row[0].transAxes,
-            rotation=90,
-            ha="right",
-            va="center",
-            fontsize="x-small",
-        )
+        row[0].set_ylabel(name.split(",")[0])
+    for axes in places.flat:
+        axes.set(xticks=[], yticks=[], frame_on=False)
     return figure
