@@ -28,7 +28,7 @@ train: $(DEV)/ready  ## train alone, into runs/ (ARGS="--epochs 1", see python -
 	$(DEV)/bin/python -m train $(ARGS)
 
 seeds: $(DEV)/ready  ## train once with each of SEEDS, which tells how much of a figure is luck
-	for seed in $(SEEDS); do $(DEV)/bin/python -m train --seed $$seed || exit; done
+	for seed in $(SEEDS); do $(DEV)/bin/python -m train --seed $$seed $(ARGS) || exit; done
 
 export: $(DEV)/ready  ## export the newest run to artifacts/
 	$(DEV)/bin/python -m export
