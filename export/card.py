@@ -53,26 +53,29 @@ def make_card(
         "settings": metrics["settings"],
         "figures": metrics["figures"],
         "doubted": metrics["doubted"],
-        "seeds": _over_seeds(metrics, all_metrics),
+        "seeds": over_seeds(metrics, all_metrics),
         "how": HOW,
     }
 
 
-def _over_seeds(
+def over_seeds(
     metrics: dict[str, Any], all_metrics: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return each part's accuracy over the runs that differ in their seed alone."""
-    settings = metrics["settings"]
+    """Return each part's accuracy over the runs that differ in their seed alone.
+
+    The deviation of a single run is None: it tells nothing of luck.
+    """
+    settings, data = metrics["settings"], metrics["data"]
     alike = {
         str(other["settings"]["seed"]): other["figures"]
-        for other in all_metrics
-        if other["settings"] | {"seed": settings["seed"]} == settings
+        for other in (*all_metrics, metrics)  # last, and so kept, is the run that ships
+        if other["settings"] | {"seed": settings["seed"]} == settings and other["data"] == data
     }
     seeds = {}
     for part in metrics["figures"]:
         each = {seed: figures[part]["accuracy"] for seed, figures in sorted(alike.items())}
         values = list(each.values())
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        deviation = statistics.stdev(values) if len(values) > 1 else None
         seeds[part] = {"mean": statistics.mean(values), "deviation": deviation, "each": each}
     return seeds
 

@@ -8,12 +8,14 @@ import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from export.__main__ import main as export
+from export.card import over_seeds
 from export.graph import make_graph
 from tests.conftest import ROOT
 from train import report
@@ -209,6 +211,20 @@ def test_exported_run_is_served_as_it_was_measured(
     assert card["seeds"]["MNIST"]["each"] == {"1": card["figures"]["MNIST"]["accuracy"]}
     assert (tmp_path / "report" / "seeds.png").is_file()
     assert not list(tmp_path.rglob(".*"))  # no drafts
+
+
+def test_figures_over_seeds_are_of_like_runs_alone() -> None:
+    def run(seed: int, accuracy: float, epochs: int = 9, digits: int = 5) -> dict[str, Any]:
+        settings = {"seed": seed, "epochs": epochs}
+        figures = {"MNIST": {"accuracy": accuracy}}
+        return {"settings": settings, "data": {"teach": digits}, "figures": figures}
+
+    shipped = run(0, 0.98)
+    others = [run(0, 0.5), run(1, 0.96), run(2, 0.1, epochs=1), run(3, 0.1, digits=1)]
+    seeds = over_seeds(shipped, [*others, shipped])["MNIST"]
+    assert seeds["each"] == {"0": 0.98, "1": 0.96}
+    assert (seeds["mean"], seeds["deviation"]) == pytest.approx((0.97, 0.01414), abs=1e-5)
+    assert over_seeds(shipped, [])["MNIST"]["deviation"] is None
 
 
 def test_graph_that_answers_otherwise_is_refused(

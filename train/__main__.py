@@ -30,7 +30,7 @@ def main() -> None:
             "They are downloaded; --data and --drawings name copies that are here already."
         )
 
-    print(f"teach   {len(parts.teach.epoch(0)):,}")
+    print(f"teach   {len(parts.teach):,}")
     for use, digits in (("choose", parts.choose), ("report", parts.report), ("doubt", parts.doubt)):
         print(f"{use:7} " + "; ".join(f"{name} {len(part):,}" for name, part in digits.items()))
     print(f"device  {device}\nlayers\n{describe(Network(settings.channels))}", flush=True)
@@ -46,9 +46,9 @@ def main() -> None:
     print(f"run {folder}")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add --data and --drawings, which tell where the digits lie."""
+def _parse() -> argparse.Namespace:
     environ = dotenv_values(".env") | os.environ
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument(
         "--data",
         type=Path,
@@ -61,11 +61,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="file of pen strokes, fetched when missing, or 'none' for MNIST alone "
         "(DRAWINGS_FILE, else beside MNIST)",
     )
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    add_data_options(parser)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--device", help="cuda, mps or cpu (the fastest there is)")
     for setting in fields(Settings):

@@ -1,4 +1,4 @@
-"""The digits that the model learns from, is chosen by and is reported on.
+"""The digits that the model learns from, is calibrated by and is reported on.
 
 | part   | MNIST                      | pen strokes of |
 |--------|----------------------------|----------------|
@@ -71,6 +71,9 @@ class Lessons:
     same: Digits
     fresh: Sequence[Digits] = ()
 
+    def __len__(self) -> int:
+        return len(self.same) + (len(self.fresh[0]) if self.fresh else 0)
+
     def epoch(self, number: int) -> Digits:
         """Return all that is taught in an epoch."""
         return self.same + self.fresh[number % len(self.fresh)] if self.fresh else self.same
@@ -139,7 +142,7 @@ def fresh_drawings(drawings: Sequence[Drawing], settings: Settings) -> list[Digi
     fresh = []
     for round_ in range(min(FRESH, settings.epochs)):
         seed = settings.seed * FRESH + round_
-        others = _no_digits(no_digits(drawings, settings.doubted, seed), SMALL, seed)
+        others = _no_digits(no_digits(drawings, settings, seed), SMALL, seed)
         fresh.append(_labelled(draw_all(inks, looks, SMALL, seed), labels) + others)
     return fresh
 

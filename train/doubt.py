@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from train.drawings import Drawing, Ink, Points, draw_otherwise, rotation
+from train.settings import Settings
 
 # Letters that a digit resembles are missing: to take an l for a 1 is no mistake.
 LETTERS = "AEFHKMNPRTUVWXdefhkmnptuvwx"
 MORE_LETTERS = LETTERS + "ДЖИЛФЦШЩЮЯΔΘΛΞΠΣΨΩ@#%&?*+="
 FONTS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif")
 OTHER_FONTS = ("STIXGeneral", "STIXGeneralItalic", "cmss10", "cmtt10")
-BEND = 0.03  # as the digits are bent, so that a bend is no sign
 
 Scribble = Callable[[np.random.Generator], list[Points]]
 
@@ -77,14 +77,17 @@ SCRIBBLES: tuple[Scribble, ...] = (_walk, _lines, _knot, _shapes, _zigzag)
 OTHER_SCRIBBLES: tuple[Scribble, ...] = (_hatching, _spiral, _star, _scrawl)
 
 
-def no_digits(drawings: Sequence[Drawing], count: int, seed: int) -> list[Ink]:
-    """Return what is taught: half scribbles, a quarter letters, a quarter digits run together."""
+def no_digits(drawings: Sequence[Drawing], settings: Settings, seed: int) -> list[Ink]:
+    """Return what is taught: half scribbles, a quarter letters, a quarter digits run together.
+
+    All but the letters are bent as the digits are, so that a bend is no sign.
+    """
     rng = np.random.default_rng(seed)
-    quarter = count // 4
+    quarter, bend = settings.doubted // 4, settings.bend
     return [
-        *_scribbles(SCRIBBLES, count - 2 * quarter, rng),
+        *_scribbles(SCRIBBLES, settings.doubted - 2 * quarter, bend, rng),
         *_letters(MORE_LETTERS, FONTS, quarter, rng),
-        *(partial(draw_otherwise, _run_together(drawings, rng), BEND) for _ in range(quarter)),
+        *(partial(draw_otherwise, _run_together(drawings, rng), bend) for _ in range(quarter)),
     ]
 
 
@@ -92,15 +95,17 @@ def other_no_digits(count: int) -> dict[str, list[Ink]]:
     """Return what was not taught, `count` of each, always the same."""
     rng = np.random.default_rng(0)
     return {
-        "scribbles": _scribbles(OTHER_SCRIBBLES, count, rng),
+        "scribbles": _scribbles(OTHER_SCRIBBLES, count, Settings.bend, rng),
         "letters": _letters(LETTERS, OTHER_FONTS, count, rng),
     }
 
 
-def _scribbles(kinds: Sequence[Scribble], count: int, rng: np.random.Generator) -> list[Ink]:
+def _scribbles(
+    kinds: Sequence[Scribble], count: int, bend: float, rng: np.random.Generator
+) -> list[Ink]:
     turns = map(rotation, rng.uniform(0, 2 * np.pi, count))
     return [
-        partial(draw_otherwise, [stroke @ turn for stroke in kinds[i % len(kinds)](rng)], BEND)
+        partial(draw_otherwise, [stroke @ turn for stroke in kinds[i % len(kinds)](rng)], bend)
         for i, turn in enumerate(turns)
     ]
 

@@ -30,7 +30,7 @@ SOURCE = (
 SHA256 = "a66225d68d7d68591e62944df1ad33b3f5aa608e2df2505844b41f5568a80da4"
 
 CANVAS = 280  # edge of the canvas, pixels
-SMALL = 112  # of one that is drawn on in a sixth of the time, and looks the same once prepared
+SMALL = 112  # of one with a sixth of the pixels, quicker to teach from
 FINER = 2  # ink is drawn this much larger and averaged down, for smooth edges
 
 Pixels = NDArray[np.uint8]

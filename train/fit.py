@@ -1,4 +1,4 @@
-"""Teach the network, and choose what is kept of it. Nothing here sees what is reported."""
+"""Teach the network, and find how far to trust it. Nothing here sees what is reported."""
 
 import math
 import time
@@ -63,10 +63,10 @@ def fit(
     """Teach a network; let what `choose` has tell how far to trust its answers.
 
     The last epoch's average is kept: the learning rate has come down to nothing by then, and to
-    pick the luckiest epoch would cost digits to pick by.
+    pick the best of noisy scores would be to pick by luck.
     """
     torch.manual_seed(settings.seed)
-    run = _Run(settings, device, math.ceil(len(teach.epoch(0)) / settings.batch))
+    run = _Run(settings, device, math.ceil(len(teach) / settings.batch))
     network = cast(Network, run.average.module)
     choose = {name: part.to(device) for name, part in choose.items()}
     epochs: list[Epoch] = []

@@ -13,7 +13,7 @@ class Network(nn.Module):
         super().__init__()
         first, second = channels, 2 * channels
         self.layers = nn.Sequential(
-            # Pooled before it is normalised, a layer costs half as much and learns the same.
+            # Normalised after pooling, which leaves a quarter of the values to work on.
             nn.Conv2d(1, first, KERNEL, bias=False),
             nn.MaxPool2d(2),
             nn.BatchNorm2d(first),

@@ -30,7 +30,7 @@ def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dic
     labels = {name: part.labels.numpy() for name, part in parts.report.items()}
     figures = {name: measure(answers[name], labels[name], fitted.doubt_below) for name in answers}
     doubted = {
-        name: float((_answers(fitted, part).max(axis=1) < fitted.doubt_below).mean())
+        name: share_uncertain(_answers(fitted, part), fitted.doubt_below)
         for name, part in parts.doubt.items()
     }
     folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dic
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": asdict(settings),
         "data": {
-            "teach": len(parts.teach.epoch(0)),
+            "teach": len(parts.teach),
             "choose": {name: len(part) for name, part in parts.choose.items()},
             "report": {name: len(part) for name, part in parts.report.items()},
         },
@@ -73,9 +73,14 @@ def measure(
         "calibration_error": sum(
             share * abs(right - sure) for share, right, sure in _bins(confidence, answers == labels)
         ),
-        "uncertain": float((confidence < doubt_below).mean()),
+        "uncertain": share_uncertain(probabilities, doubt_below),
         "confusion": confusion.tolist(),
     }
+
+
+def share_uncertain(probabilities: Probabilities, doubt_below: float) -> float:
+    """Return the share of answers whose confidence is under the threshold."""
+    return float((probabilities.max(axis=1) < doubt_below).mean())
 
 
 def _answers(fitted: Fitted, digits: Digits) -> Probabilities:
@@ -135,9 +140,11 @@ def plot_seeds(seeds: dict[str, Any]) -> Figure:
         each = [100 * accuracy for accuracy in part["each"].values()]
         axes.plot(each, [row] * len(each), "o", color=PALETTE[0], alpha=0.6)
         axes.plot(100 * part["mean"], row, "|", color=PALETTE[1], markersize=20)
-        text = f"{part['mean']:.2%} ± {100 * part['deviation']:.2f}"
+        text = f"{part['mean']:.2%}"
+        if part["deviation"] is not None:
+            text += f" ± {100 * part['deviation']:.2f}"
         axes.annotate(text, (1.02, row), xycoords=("axes fraction", "data"), va="center")
-    axes.set(title=f"Read right, %, over {len(each)} seeds", yticks=range(len(seeds)))
+    axes.set(title="Read right, %: a dot for each seed", yticks=range(len(seeds)))
     axes.set_yticklabels(seeds)
     axes.invert_yaxis()
     return figure

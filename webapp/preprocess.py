@@ -26,7 +26,7 @@ MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture sta
 NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
 CLEAR = 0.2  # share of the strongest ink that is ink without doubt
 SPECK = 0.02  # share of the ink under which a part of its own is dirt
-FAR_SPECK = 0.2  # the same, more where it is as far away as the drawing is wide
+FAR_SPECK = 0.2  # added to it for a part as far away as the drawing is wide, less for a nearer
 
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
@@ -144,7 +144,8 @@ def _frame(ink: Ink) -> Grey:
 def _extent(strongest: Ink, total: Ink) -> slice:
     """Return where the digit lies along one axis, from the ink at each pixel.
 
-    A run of pixels with little of the ink, the less so the nearer, is a speck beside the digit.
+    A run of pixels with little of the ink is a speck beside the digit; the further away it is,
+    the more ink it may have.
     The digit ends one pixel beyond the last clear ink, over which an edge fades: further out,
     faint ink is a camera's noise or a trace of compression.
     """
