@@ -106,13 +106,18 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(ROOT)} | defaults | settings
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """The service as it is deployed, on a port of its own."""
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = int(settings.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "webapp"],

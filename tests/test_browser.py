@@ -1,16 +1,18 @@
-"""The main job in a real browser: draw, predict, label, and find the row in the database."""
+"""The page in a real browser, as people use it: mouse, fingers, keyboard, large and small."""
 
 import base64
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 from tests.conftest import Server
-from tests.pictures import SEVEN
+from tests.pictures import SEVEN, encoded, seven
 from webapp.preprocess import decode
 
 FLAGS = [
@@ -21,27 +23,60 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Return a browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def page(chromium: str, server: Server) -> Iterator[Page]:
-    """Return the page in a phone's size, with a console that has to stay empty."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
-        printed: list[str] = []
-        page.on("console", lambda message: printed.append(message.text))
-        page.on("pageerror", lambda error: printed.append(str(error)))
+def console() -> Iterator[list[str]]:
+    """Return what the page prints, which has to be nothing."""
+    printed: list[str] = []
+    yield printed
+    assert printed == []
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server, console: list[str]) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens the page on a device of its own."""
+    contexts = []
+
+    def visit(**device: Any) -> Page:
+        contexts.append(browser.new_context(**device))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
         page.goto(server.url)
-        yield page
-        browser.close()
-        assert printed == []
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visit: Callable[..., Page]) -> Page:
+    """Return the page on a phone."""
+    return visit(**PHONE)
+
+
+def box_of(page: Page, selector: str = "#pad") -> FloatRect:
+    """Return where an element is."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box
 
 
 def draw_seven(page: Page) -> None:
     """Draw a 7 with the mouse."""
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
+    box = box_of(page)
     points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in SEVEN]
     page.mouse.move(*points[0])
     page.mouse.down()
@@ -70,6 +105,185 @@ def test_digit_is_drawn_read_labelled_and_recorded(page: Page, tmp_path: Path) -
     database.close()
 
 
+def predict_seven(page: Page) -> None:
+    """Draw a 7, and have it read and recorded."""
+    draw_seven(page)
+    page.click("#predict")
+    expect(page.locator("#message")).to_have_text("Read as a 7, and recorded.")
+
+
+def test_bars_follow_the_drawing_and_record_nothing(page: Page) -> None:
+    draw_seven(page)
+    expect(page.locator("#answer")).to_have_text("7")
+    expect(page.locator("#probabilities li.winner")).to_contain_text("7")
+    expect(page.locator('#feedback [data-digit="7"]')).to_be_disabled()
+    assert page.locator("#answer").get_attribute("data-prediction-id") is None
+    page.reload()
+    expect(page.locator("#record .empty")).to_be_visible()
+
+
+def test_label_is_kept_changed_and_taken_back_by_key(page: Page) -> None:
+    message, really = page.locator("#message"), page.locator("#history tbody td").nth(3)
+    page.keyboard.press("5")
+    expect(message).to_have_text("")
+    predict_seven(page)
+    for key, text, label in (
+        ("8", "Kept: it was an 8.", "8"),
+        ("7", "Kept: it was a 7.", "7"),
+        ("7", "Label taken back.", "–"),
+    ):
+        page.keyboard.press(key)
+        expect(message).to_have_text(text)
+        expect(really).to_have_text(label)
+
+
+def test_all_can_be_done_from_the_keyboard(page: Page) -> None:
+    page.locator("#file").set_input_files(picture_file())
+    page.locator("#file").focus()
+    for expected in ("pad", "predict", "undo", "clear"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == expected
+    page.locator("#pad").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("recorded")
+    page.keyboard.press("7")
+    expect(page.locator("#stats .accuracy")).to_contain_text("1 of 1")
+    page.keyboard.press("Escape")
+    expect(page.locator("#answer")).to_have_text("")
+    assert ink(page) == 0
+
+
+def picture_file(edge: int = 280) -> Any:
+    """Return a picture of a 7 as a person would choose it."""
+    return {"name": "seven.png", "mimeType": "image/png", "buffer": encoded(seven(edge))}
+
+
+GIVE = """([event, body]) => {
+    const files = new DataTransfer();
+    const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
+    files.items.add(new File([bytes], "seven", { type: "image/png" }));
+    const data = { clipboardData: files, dataTransfer: files, bubbles: true };
+    document.body.dispatchEvent(
+        event === "paste" ? new ClipboardEvent(event, data) : new DragEvent(event, data),
+    );
+}"""
+
+
+def test_picture_is_pasted_dropped_or_chosen(page: Page) -> None:
+    answer = page.locator("#answer")
+    body = base64.b64encode(encoded(seven())).decode()
+    for event in ("paste", "drop"):
+        page.evaluate(GIVE, [event, body])
+        expect(answer).to_have_text("7")
+        page.keyboard.press("Control+z")
+        expect(answer).to_have_text("")
+    page.locator("#file").set_input_files(picture_file(edge=2500))  # more than the service takes
+    expect(answer).to_have_text("7")
+    page.evaluate(GIVE, ["drop", base64.b64encode(b"no picture").decode()])
+    expect(page.locator("#message")).to_contain_text("no picture")
+    expect(answer).to_have_text("7")
+
+
+def test_screen_density_never_reaches_the_model(visit: Callable[..., Page]) -> None:
+    seen = []
+    for density in (1, 2, 3):
+        page = visit(**PHONE, device_scale_factor=density)
+        draw_seven(page)
+        with page.expect_response("**/api/predictions") as answer:
+            page.click("#predict")
+        seen.append(np.frombuffer(base64.b64decode(answer.value.json()["pixels"]), np.uint8))
+    assert all(np.abs(seen[0].astype(int) - other).max() <= 1 for other in seen)
+
+
+def test_drawing_survives_a_turn_of_the_screen(page: Page) -> None:
+    draw_seven(page)
+    share = ink(page) / box_of(page)["width"] ** 2
+    page.set_viewport_size({"width": 844, "height": 390})
+    pad = page.locator("#pad")
+    expect(pad).to_have_js_property("width", pad.evaluate("pad => pad.clientWidth"))
+    assert ink(page) / box_of(page)["width"] ** 2 == pytest.approx(share, rel=0.1)
+    page.click("#predict")
+    expect(page.locator("#message")).to_contain_text("recorded")
+
+
+def test_record_is_sorted_filtered_and_shown_again(page: Page) -> None:
+    rows, empty = page.locator("#history tbody tr"), page.locator("#record .empty")
+    expect(empty).to_have_text("Nothing yet. Each prediction appears here.")
+    for label in ("7", "2", None):
+        predict_seven(page)
+        if label:
+            page.keyboard.press(label)
+            expect(page.locator("#message")).to_contain_text("Kept")
+        page.click("#clear")
+    for verdict, label in (("right", "7"), ("wrong", "2"), ("unlabelled", "–")):
+        page.select_option("[name=verdict]", verdict)
+        expect(rows).to_have_count(1)
+        expect(rows.first.locator("td").nth(3)).to_have_text(label)
+    page.select_option("[name=digit]", "3")
+    expect(empty).to_have_text("None like that so far.")
+    page.select_option("[name=digit]", "")
+    page.select_option("[name=verdict]", "")
+    expect(rows).to_have_count(3)
+    for _ in range(2):  # ascending, then descending
+        page.click("[data-key=true_digit]")
+    expect(rows.first.locator("td").nth(3)).to_have_text("7")
+    expect(page.locator("#answer")).to_have_text("")
+    rows.first.get_by_role("button").click()
+    expect(page.locator("#answer")).to_have_text("7")
+    expect(page.locator('#feedback [aria-pressed="true"]')).to_have_text("7")
+    expect(page.locator("#stats .confusion .wrong", has_text="1")).to_have_count(1)
+
+
+def test_more_of_the_record_is_had_on_demand(page: Page, server: Server) -> None:
+    for _ in range(51):
+        page.request.post(
+            f"{server.url}/api/predictions",
+            data=encoded(seven()),
+            headers={"Content-Type": "image/png"},
+        )
+    page.reload()
+    expect(page.locator("#history tbody tr")).to_have_count(50)
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#history tbody tr")).to_have_count(51)
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def test_drawing_is_kept_while_the_service_is_away(
+    page: Page, server: Server, tmp_path: Path, console: list[str]
+) -> None:
+    server.stop()
+    draw_seven(page)
+    page.click("#predict")
+    expect(page.locator("#message")).to_contain_text("cannot be reached")
+    again = Server(tmp_path, PORT=str(server.port), WEB_CONCURRENCY="1")
+    again.wait_until_ready()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#message")).to_have_text("Read as a 7, and recorded.")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    again.stop()
+    assert {line.partition(":")[0] for line in console} == {"Failed to load resource"}
+    console.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_anybody_out(visit: Callable[..., Page], scheme: str) -> None:
+    page = visit(color_scheme=scheme, **PHONE)
+    expect(page.locator("#stats .model")).to_contain_text("MNIST")
+    for _ in range(2):  # without a record, and with one
+        assert Axe().run(page).response["violations"] == []
+        predict_seven(page)
+        page.keyboard.press("7")
+        expect(page.locator("#stats .confusion")).to_be_visible()
+
+
+def test_smallest_phone_shows_all(visit: Callable[..., Page]) -> None:
+    page = visit(viewport={"width": 320, "height": 640}, has_touch=True)
+    predict_seven(page)
+    page.keyboard.press("7")
+    expect(page.locator("#stats .confusion")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 def test_clear_and_undo_take_the_answer_away(page: Page) -> None:
     answer = page.locator("#answer")
     for key in ("Escape", "Control+z"):
@@ -92,8 +306,7 @@ def ink(page: Page) -> int:
 
 
 def test_dot_is_ink_and_leaving_the_pad_ends_a_stroke(page: Page) -> None:
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
+    box = box_of(page)
     page.mouse.click(box["x"] + 50, box["y"] + 50)
     dot = ink(page)
     assert dot > 0
@@ -107,8 +320,7 @@ def test_dot_is_ink_and_leaving_the_pad_ends_a_stroke(page: Page) -> None:
 
 
 def test_second_finger_cancels_the_stroke(page: Page) -> None:
-    box = page.locator("#pad").bounding_box()
-    assert box is not None
+    box = box_of(page)
     touch = page.context.new_cdp_session(page)
 
     def fingers(kind: str, *points: tuple[float, float]) -> None:
@@ -131,7 +343,6 @@ def test_second_finger_cancels_the_stroke(page: Page) -> None:
 
 def test_pad_and_buttons_share_a_phones_screen(page: Page) -> None:
     for name in ("#pad", "#predict", "#clear"):
-        box = page.locator(name).bounding_box()
-        assert box is not None
+        box = box_of(page, name)
         assert box["y"] + box["height"] <= 844
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

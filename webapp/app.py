@@ -66,5 +66,9 @@ def _limit(app: Flask, limit: str) -> None:
     from flask_limiter import Limiter  # only who sets a limit pays for its import
     from flask_limiter.util import get_remote_address
 
-    limiter = Limiter(get_remote_address, app=app, headers_enabled=True, storage_uri="memory://")
+    def whose() -> str:
+        # Looks at a drawing under way may run out, but not at the cost of its prediction.
+        return f"{get_remote_address()} {request.args.get('store', '')}"
+
+    limiter = Limiter(whose, app=app, headers_enabled=True, storage_uri="memory://")
     limiter.limit(limit)(api.api)

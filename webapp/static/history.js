@@ -1,41 +1,96 @@
-// The table of recent predictions, sorted by the column that was clicked.
+// The table of recent predictions: filtered by the server, sorted here. Knows no URL.
 
 import { drawPixels, percent } from "./result.js";
 
-export const ROWS = 50;
+const ROWS = 50; // a page
+
+const VERDICTS = {
+  right: { right: "yes" },
+  wrong: { right: "no" },
+  unlabelled: { labelled: "no" },
+};
 
 export class History {
   #table;
   #empty;
+  #more;
+  #filters;
+  #fetch; // of a query, a page of predictions
+  #choose;
+  #complain;
   #predictions = [];
+  #next = null; // where the next page begins
+  #loading = 0; // counts loads, so that the answer to an older one is dropped
   #key = "created_at";
   #ascending = false;
 
-  constructor(table, empty) {
-    this.#table = table;
-    this.#empty = empty;
-    table.tHead.addEventListener("click", (event) => {
+  constructor(section, fetch, choose, complain) {
+    this.#table = section.querySelector("table");
+    this.#empty = section.querySelector(".empty");
+    this.#more = section.querySelector(".more");
+    this.#filters = section.querySelector("form");
+    this.#fetch = fetch;
+    this.#choose = choose;
+    this.#complain = complain;
+    this.#filters.addEventListener("change", () => {
+      this.#predictions = [];
+      this.load();
+    });
+    this.#more.addEventListener("click", () => this.#loadMore());
+    this.#table.tHead.addEventListener("click", (event) => {
       const key = event.target.closest("button")?.dataset.key;
       if (key) this.#sortBy(key);
     });
+    this.#table.tBodies[0].addEventListener("click", (event) => {
+      const id = event.target.closest("tr").dataset.id;
+      this.#choose(this.#predictions.find((prediction) => prediction.id === id));
+    });
   }
 
-  // What was predicted before the list arrived may be missing from it.
-  fill(predictions) {
-    const known = new Set(predictions.map(({ id }) => id));
-    const newer = this.#predictions.filter(({ id }) => !known.has(id));
-    this.#predictions = [...newer, ...predictions].slice(0, ROWS);
-    this.#render();
+  // Shows the newest, in place of all that was shown but what was predicted meanwhile.
+  async load() {
+    const isNewer = ({ id }, page) => !(id <= page[0]?.id); // ids ascend with time
+    await this.#load({}, (page) => [...this.#predictions.filter((old) => isNewer(old, page)), ...page]);
   }
 
   add(prediction) {
-    this.#predictions = [prediction, ...this.#predictions].slice(0, ROWS);
+    if (!this.#matches(prediction)) return;
+    this.#predictions = [prediction, ...this.#predictions];
     this.#render();
   }
 
   update(prediction) {
     this.#predictions = this.#predictions.map((old) => (old.id === prediction.id ? prediction : old));
     this.#render();
+  }
+
+  async #loadMore() {
+    await this.#load({ before: this.#next }, (page) => [...this.#predictions, ...page]);
+  }
+
+  async #load(where, combine) {
+    const load = ++this.#loading;
+    try {
+      const { digit, verdict } = this.#chosen();
+      const query = { limit: ROWS, ...(digit && { digit }), ...VERDICTS[verdict], ...where };
+      const { predictions, next } = await this.#fetch(query);
+      if (load !== this.#loading) return;
+      this.#predictions = combine(predictions);
+      this.#next = next;
+      this.#render();
+    } catch (error) {
+      this.#complain(error, () => this.#load(where, combine));
+    }
+  }
+
+  #chosen() {
+    return Object.fromEntries(new FormData(this.#filters));
+  }
+
+  #matches({ predicted_digit: read, true_digit: label }) {
+    const { digit, verdict } = this.#chosen();
+    const is = label === null ? "unlabelled" : label === read ? "right" : "wrong";
+    return (!digit || Number(digit) === read) && (!verdict || verdict === is);
   }
 
   #sortBy(key) {
@@ -59,6 +114,10 @@ export class History {
     this.#table.tBodies[0].replaceChildren(...sorted.map(row));
     this.#table.hidden = sorted.length === 0;
     this.#empty.hidden = sorted.length > 0;
+    const { digit, verdict } = this.#chosen();
+    this.#empty.textContent =
+      digit || verdict ? "None like that so far." : "Nothing yet. Each prediction appears here.";
+    this.#more.hidden = this.#next === null;
   }
 }
 
@@ -68,6 +127,10 @@ function row(prediction) {
   const picture = document.createElement("canvas");
   picture.width = picture.height = 28;
   drawPixels(picture, prediction.pixels);
+  const again = document.createElement("button");
+  again.type = "button";
+  again.title = "Show again";
+  again.append(picture);
   const when = document.createElement("time");
   when.dateTime = prediction.created_at;
   when.textContent = new Date(prediction.created_at).toLocaleString([], {
@@ -76,7 +139,7 @@ function row(prediction) {
   });
   const label = prediction.true_digit;
   if (label !== null) line.className = label === prediction.predicted_digit ? "right" : "wrong";
-  const contents = [picture, prediction.predicted_digit, percent(prediction.confidence), label ?? "–", when];
+  const contents = [again, prediction.predicted_digit, percent(prediction.confidence), label ?? "–", when];
   for (const content of contents) line.insertCell().append(content);
   return line;
 }

@@ -1,25 +1,73 @@
 // Where the parts of the page meet.
 
-import { History, ROWS } from "./history.js";
+import { bring } from "./bring.js";
+import { History } from "./history.js";
 import { Pad } from "./pad.js";
 import { Result } from "./result.js";
 import * as server from "./server.js";
+import { Stats } from "./stats.js";
+
+const PACE_MS = 60; // from one look at a drawing under way to the next
 
 const element = (id) => document.getElementById(id);
 const result = new Result(element);
-const history = new History(element("history"), element("empty"));
-const pad = new Pad(element("pad"), () => {
-  drawing += 1;
-  result.clear();
-  say("");
-});
-let drawing = 0; // counts changes, so that an answer to an older drawing is dropped
+const stats = new Stats(element("stats"));
+const history = new History(element("record"), server.recent, showAgain, complain);
+const pad = new Pad(element("pad"), replaced, extended);
+
+let drawing = 0; // counts drawings, so that an answer to an older one is dropped
+let revision = 0; // counts changes of what is on the pad
+let followed = 0; // the revision that was last looked at
+let following = false;
 let asked = null; // the drawing that a prediction is under way for
 let labelled = Promise.resolve();
 
-function say(text) {
+function say(text, again = null) {
   element("message").textContent = text;
+  element("retry").hidden = again === null;
+  element("retry").onclick = again;
 }
+
+function complain(error, again = null) {
+  say(error.message, again);
+}
+
+// ---- while drawing ---------------------------------------------------------------------------
+
+function replaced() {
+  drawing += 1;
+  say("");
+  if (pad.isEmpty) result.clear();
+  else result.release();
+  extended();
+}
+
+function extended() {
+  revision += 1;
+  follow();
+}
+
+// Shows what the model makes of the drawing so far; one request at a time.
+async function follow() {
+  if (following || followed === revision || pad.isEmpty || document.hidden || asked === drawing) return;
+  following = true;
+  followed = revision;
+  const current = drawing;
+  let pause = PACE_MS;
+  try {
+    const answer = await server.preview(pad.image());
+    if (current === drawing && !result.isRecorded) result.show(answer);
+  } catch (error) {
+    if (current === drawing && !result.isRecorded) result.clear();
+    if (error.wait) pause = 1000 * error.wait; // too fast: only Predict's own refusal is news
+    else if (current === drawing) complain(error);
+  }
+  await new Promise((resolve) => setTimeout(resolve, pause));
+  following = false;
+  follow();
+}
+
+// ---- predicting and labelling ----------------------------------------------------------------
 
 async function predict() {
   if (pad.isEmpty) {
@@ -29,11 +77,11 @@ async function predict() {
   if (asked === drawing) return; // under way
   const current = (asked = drawing);
   try {
-    const prediction = await server.predict(await pad.picture());
+    const prediction = await server.predict(pad.image());
     if (prediction.id) history.add(prediction);
     if (current === drawing) show(prediction);
   } catch (error) {
-    if (current === drawing) say(error.message);
+    if (current === drawing) complain(error, predict);
   } finally {
     if (asked === current) asked = null;
   }
@@ -41,32 +89,41 @@ async function predict() {
 
 function show(prediction) {
   result.show(prediction);
-  const digit = prediction.predicted_digit;
-  if (!prediction.id) say("Read, but not recorded: the record cannot be reached.");
-  else if (prediction.uncertain) say(`Not sure. It looks most like ${article(digit)} ${digit}.`);
-  else say("");
+  const digit = withArticle(prediction.predicted_digit);
+  if (!prediction.id) say("Read, but not recorded: the record cannot be reached.", predict);
+  else if (prediction.uncertain) say(`Not sure. It looks most like ${digit}.`);
+  else say(`Read as ${digit}, and recorded.`);
 }
 
-function article(digit) {
-  return digit === 8 ? "an" : "a";
+function showAgain(prediction) {
+  result.show(prediction);
+  say("Shown again from the record.");
 }
 
-// One label after the other, so that the last one clicked is the one kept.
+function withArticle(digit) {
+  return digit === 8 ? "an 8" : `a ${digit}`;
+}
+
+// One label after the other, so that the last one given is the one kept.
 function label(digit) {
   labelled = labelled.then(async () => {
-    if (!result.prediction) return;
+    if (!result.isRecorded) return;
     const { id, true_digit: before } = result.prediction;
     try {
       const prediction = await server.label(id, digit === before ? null : digit);
       history.update(prediction);
-      if (result.prediction?.id !== id) return;
-      result.show(prediction);
-      say(prediction.true_digit === null ? "Label taken back." : `Kept: it was ${article(digit)} ${digit}.`);
+      if (result.prediction?.id === id) {
+        result.show(prediction);
+        say(digit === before ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
+      }
+      stats.show(await server.stats());
     } catch (error) {
-      say(error.message);
+      complain(error, () => label(digit));
     }
   });
 }
+
+// ---- what the person does --------------------------------------------------------------------
 
 element("predict").addEventListener("click", predict);
 element("undo").addEventListener("click", () => pad.undo());
@@ -79,15 +136,27 @@ element("feedback").addEventListener("click", (event) => {
   if (digit !== undefined) label(Number(digit));
 });
 document.addEventListener("keydown", (event) => {
+  const command = event.ctrlKey || event.metaKey;
+  const control = event.target.closest("button, select, input"); // has its own use for keys
   if (event.key === "Escape") element("clear").click();
-  else if (event.key === "z" && (event.ctrlKey || event.metaKey)) pad.undo();
-  // On a button, Enter presses that button.
-  else if (event.key === "Enter" && !event.repeat && !event.target.closest("button")) predict();
-  else return;
+  else if (event.key === "z" && command) pad.undo();
+  else if (event.key === "Enter" && !event.repeat && !control) predict();
+  else if (/^\d$/.test(event.key) && !command && !event.altKey && control?.tagName !== "SELECT") {
+    label(Number(event.key));
+  } else return;
   event.preventDefault();
 });
+document.addEventListener("visibilitychange", follow);
+bring(element("file"), (picture) => pad.lay(picture), say);
 
-server.recent(ROWS).then(
-  (predictions) => history.fill(predictions),
-  (error) => say(error.message),
-);
+async function load() {
+  try {
+    history.load();
+    stats.show(await server.stats());
+    stats.showModel(await server.model());
+  } catch (error) {
+    complain(error, load);
+  }
+}
+
+load();

@@ -2,7 +2,7 @@
 
 export class Result {
   #element;
-  prediction = null;
+  prediction = null; // what is shown, but for the answer to a drawing that has changed since
 
   constructor(element) {
     this.#element = element;
@@ -13,7 +13,12 @@ export class Result {
     this.clear();
   }
 
+  get isRecorded() {
+    return Boolean(this.prediction?.id);
+  }
+
   show(prediction) {
+    this.release();
     this.prediction = prediction;
     const { id, predicted_digit: digit, confidence, probabilities, true_digit: label } = prediction;
     const answer = this.#element("answer");
@@ -25,14 +30,19 @@ export class Result {
     sure.querySelector(".bar span").style.width = `${100 * confidence}%`;
     this.#fillBars(probabilities, digit);
     drawPixels(this.#element("seen"), prediction.pixels);
-    this.#offerLabels(Boolean(id), label);
+    this.#offerLabels(this.isRecorded, label);
+  }
+
+  // The drawing has changed: what is shown is no longer the recorded answer to it.
+  release() {
+    this.prediction = null;
+    delete this.#element("answer").dataset.predictionId;
+    this.#offerLabels(false, null);
   }
 
   clear() {
-    this.prediction = null;
-    const answer = this.#element("answer");
-    answer.textContent = "";
-    delete answer.dataset.predictionId;
+    this.release();
+    this.#element("answer").textContent = "";
     const sure = this.#element("confidence");
     delete sure.dataset.level;
     sure.querySelector(".value").textContent = "–";
@@ -40,7 +50,6 @@ export class Result {
     this.#fillBars(Array(10).fill(0), null);
     const seen = this.#element("seen");
     seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
-    this.#offerLabels(false, null);
   }
 
   #offerLabels(enabled, label) {
@@ -79,8 +88,8 @@ export class Result {
   }
 }
 
-export function percent(share) {
-  return `${(100 * share).toFixed(1)}\u00a0%`;
+export function percent(share, decimals = 1) {
+  return `${(100 * share).toFixed(decimals)}\u00a0%`;
 }
 
 // Draws the 28 × 28 bytes that the model saw, dark on light.

@@ -3,24 +3,35 @@
 const PREDICTIONS = "/api/predictions";
 const PATIENCE_MS = 15_000;
 
-export async function predict(picture) {
-  return request(PREDICTIONS, {
-    method: "POST",
-    headers: { "Content-Type": picture.type },
-    body: picture,
-  });
+// Reads an image, a data URL, and records the prediction.
+export async function predict(image) {
+  return send("POST", PREDICTIONS, { image });
+}
+
+export async function preview(image) {
+  return send("POST", `${PREDICTIONS}?store=no`, { image });
 }
 
 export async function label(id, trueDigit) {
-  return request(`${PREDICTIONS}/${id}`, {
-    method: "PATCH",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ true_digit: trueDigit }),
-  });
+  return send("PATCH", `${PREDICTIONS}/${id}`, { true_digit: trueDigit });
 }
 
-export async function recent(limit) {
-  return (await request(`${PREDICTIONS}?limit=${limit}`)).predictions;
+// One page of the record, newest first, and as `next` what to pass as `before` for the one after.
+export async function recent(query) {
+  return request(`${PREDICTIONS}?${new URLSearchParams(query)}`);
+}
+
+export async function stats() {
+  return request("/api/stats");
+}
+
+export async function model() {
+  return request("/api/model");
+}
+
+function send(method, url, body) {
+  const headers = { "Content-Type": "application/json" };
+  return request(url, { method, headers, body: JSON.stringify(body) });
 }
 
 async function request(url, options) {
@@ -28,11 +39,11 @@ async function request(url, options) {
   try {
     response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
   } catch {
-    throw new Error("The service cannot be reached. Your drawing is kept: try again.");
+    throw new Error("The service cannot be reached. Your drawing is kept.");
   }
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw new Error(answer.detail ?? "The service could not answer. Your drawing is kept: try again.");
-  }
-  return answer;
+  if (response.ok) return answer;
+  const error = new Error(answer.detail ?? "The service could not answer. Your drawing is kept.");
+  error.wait = Number(response.headers.get("Retry-After")); // seconds
+  throw error;
 }
