@@ -3,14 +3,14 @@
 PYTHON ?= python3
 SERVE := .venv
 DEV := .venv-dev
-CODE := train export webapp tests
+CODE := train export webapp tests bench
 SEEDS ?= 0 1 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e model train seeds export lint format lock clean
+.PHONY: help run test e2e screenshots model train seeds study export lint format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (PORT and the others: see .env.example)
 	@exec $(SERVE)/bin/python -m webapp
@@ -21,6 +21,9 @@ test: $(DEV)/ready  ## run all tests
 e2e: $(DEV)/ready  ## run the whole flow in a browser alone
 	$(DEV)/bin/python -m pytest tests/test_browser.py $(ARGS)
 
+screenshots: $(DEV)/ready  ## take the README's pictures of the page anew, into docs/
+	$(DEV)/bin/python -m tests.screenshots docs
+
 model: train  ## train on MNIST and pen strokes, and export to artifacts/
 	$(DEV)/bin/python -m export
 
@@ -29,6 +32,9 @@ train: $(DEV)/ready  ## train alone, into runs/ (ARGS="--epochs 1", see python -
 
 seeds: $(DEV)/ready  ## train once with each of SEEDS, which tells how much of a figure is luck
 	for seed in $(SEEDS); do $(DEV)/bin/python -m train --seed $$seed $(ARGS) || exit; done
+
+study: $(DEV)/ready  ## tell what each part of the recipe is worth, from short runs on folds
+	$(DEV)/bin/python -m train.study $(ARGS)
 
 export: $(DEV)/ready  ## export the newest run to artifacts/
 	$(DEV)/bin/python -m export

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from webapp.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
+DRAWINGS_FILE = Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
 LIMIT_S = 30
 
 
@@ -40,10 +42,9 @@ def mnist() -> Path:
 @pytest.fixture(scope="session")
 def drawings_file() -> Path:
     """Return the file of pen strokes."""
-    file = Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
-    if not file.is_file():
-        pytest.skip(f"no pen strokes at {file}: set DRAWINGS_FILE, or train once")
-    return file
+    if not DRAWINGS_FILE.is_file():
+        pytest.skip(f"no pen strokes at {DRAWINGS_FILE}: set DRAWINGS_FILE, or train once")
+    return DRAWINGS_FILE
 
 
 @pytest.fixture(scope="session")
@@ -119,13 +120,13 @@ class Server:
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.port = int(settings.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe would fill, and block it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "webapp"],
             cwd=data_dir,
             env=environment(data_dir, **{"PORT": str(self.port)} | settings),
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
-            text=True,
         )
 
     def wait_until_ready(self) -> None:
@@ -138,7 +139,7 @@ class Server:
             except OSError:
                 time.sleep(0.05)
         self.process.kill()
-        pytest.fail(f"the service did not start:\n{self.process.communicate()[0]}")
+        pytest.fail(f"the service did not start:\n{self.printed()}")
 
     def stop(self) -> str:
         """End the service as an operator would; return what it printed."""
@@ -148,9 +149,12 @@ class Server:
     def printed(self) -> str:
         """Return what the service printed, once it has ended by itself."""
         try:
-            return self.process.communicate(timeout=LIMIT_S)[0]
+            self.process.wait(LIMIT_S)
         finally:
             self.process.kill()
+        with self._output as output:
+            output.seek(0)
+            return output.read()
 
 
 @pytest.fixture

@@ -241,6 +241,8 @@ def test_limit_is_for_each_client_and_says_when_to_come_back(settings: Settings)
     other = client.get("/api/stats", environ_base={"REMOTE_ADDR": "192.0.2.1"})
     assert other.status_code == HTTPStatus.OK
     assert client.get("/healthz").status_code == HTTPStatus.OK
+    looks = [post(client, query_string={"store": "no"}).status_code for _ in range(3)]
+    assert looks == [200, 200, 429]  # counted apart
 
 
 def test_health_and_figures(client: FlaskClient) -> None:

@@ -110,7 +110,7 @@ def test_published_drawings_are_read_whole(drawings_file: Path) -> None:
 
 def test_drawings_repeat_for_a_seed_and_differ_between_looks() -> None:
     inks = [
-        partial(draw_otherwise, drawing.strokes, 0.03)
+        partial(draw_otherwise, 0.03, drawing.strokes)
         for drawing in parse_unipen(UNIPEN.splitlines())
     ]
     pixels = draw_all(inks, list(LOOKS), seed=3)

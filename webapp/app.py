@@ -68,7 +68,8 @@ def _limit(app: Flask, limit: str) -> None:
 
     def whose() -> str:
         # Looks at a drawing under way may run out, but not at the cost of its prediction.
-        return f"{get_remote_address()} {request.args.get('store', '')}"
+        looking = request.args.get("store") == "no"
+        return get_remote_address() + (" looking" if looking else "")
 
     limiter = Limiter(whose, app=app, headers_enabled=True, storage_uri="memory://")
     limiter.limit(limit)(api.api)

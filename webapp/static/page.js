@@ -116,11 +116,19 @@ function label(digit) {
         result.show(prediction);
         say(digit === before ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
       }
-      stats.show(await server.stats());
+      refreshStats();
     } catch (error) {
       complain(error, () => label(digit));
     }
   });
+}
+
+async function refreshStats() {
+  try {
+    stats.show(await server.stats());
+  } catch (error) {
+    complain(error, refreshStats);
+  }
 }
 
 // ---- what the person does --------------------------------------------------------------------
@@ -149,14 +157,14 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("visibilitychange", follow);
 bring(element("file"), (picture) => pad.lay(picture), say);
 
-async function load() {
+async function loadModel() {
   try {
-    history.load();
-    stats.show(await server.stats());
     stats.showModel(await server.model());
   } catch (error) {
-    complain(error, load);
+    complain(error, loadModel);
   }
 }
 
-load();
+history.load();
+refreshStats();
+loadModel();

@@ -1,0 +1,69 @@
+"""Take the README's pictures of the page: python -m tests.screenshots FOLDER.
+
+Draws what somebody drew for the record of pen strokes, with the mouse, in the running service.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.conftest import DRAWINGS_FILE, Server
+from tests.test_browser import FLAGS
+from train.data import REPORTED_WRITERS, by_writers
+from train.drawings import Drawing, read_drawings
+
+DEVICES: dict[str, Any] = {
+    "desktop": {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "light"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+
+
+def main() -> None:
+    """Leave one picture a device in the folder."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    drawings = by_writers(read_drawings(DRAWINGS_FILE), REPORTED_WRITERS)[:240:12]
+    with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
+        server = Server(Path(data), WEB_CONCURRENCY="2")
+        server.wait_until_ready()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        for device, settings in DEVICES.items():
+            page = browser.new_context(device_scale_factor=2, **settings).new_page()
+            page.goto(server.url)
+            for drawing in drawings:
+                page.keyboard.press("Escape")
+                draw(page, drawing)
+                page.keyboard.press("Enter")
+                expect(page.locator("#message")).to_contain_text("ecorded")
+                page.keyboard.press(str(drawing.digit))
+                expect(page.locator("#message")).to_contain_text("Kept")
+            page.screenshot(path=folder / f"{device}.png")
+        browser.close()
+        server.stop()
+
+
+def draw(page: Page, drawing: Drawing) -> None:
+    """Draw the strokes with the mouse, as large as the pad comfortably takes."""
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    points = np.concatenate(drawing.strokes)
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    edge = box["width"]
+    scale = 0.65 * edge / span.max()
+    corner = (box["x"], box["y"]) + (edge - scale * span) / 2
+    for stroke in drawing.strokes:
+        start, *path = (corner + scale * (stroke - low)).tolist()
+        page.mouse.move(*start)
+        page.mouse.down()
+        for point in path:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+if __name__ == "__main__":
+    main()
