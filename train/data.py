@@ -23,6 +23,7 @@ from train.drawings import (
     NAME,
     SMALL,
     Drawing,
+    Hand,
     Ink,
     Pixels,
     draw,
@@ -102,7 +103,12 @@ def load(folder: Path, drawings_file: Path | None, settings: Settings) -> Parts:
         return Parts(Lessons(same), {"MNIST": choose}, {"MNIST": report}, {})
     drawings = read_drawings(drawings_file)
     teaching = by_writers(drawings, set(range(1, 31)) - CHOOSING_WRITERS - REPORTED_WRITERS)
-    choosing = draw_digits(by_writers(drawings, CHOOSING_WRITERS), ["white-on-black", "photo"])
+    # How far to trust the answers is told by less neat hands than those three writers' own.
+    choosing = draw_digits(
+        by_writers(drawings, CHOOSING_WRITERS),
+        ["white-on-black", "photo"],
+        hand=partial(draw_otherwise, settings.bend),
+    )
     return Parts(
         Lessons(same, fresh_drawings(teaching, settings)),
         {"MNIST": choose, "drawings": choosing},
@@ -134,23 +140,25 @@ def doubted_drawings() -> dict[str, Digits]:
 
 def fresh_drawings(drawings: Sequence[Drawing], settings: Settings) -> list[Digits]:
     """Return what each epoch is taught: distorted copies of the drawings, and what is no digit."""
-    inks: list[Ink] = [
-        partial(draw_otherwise, drawing.strokes, settings.bend) for drawing in drawings
-    ]
-    labels = [drawing.digit for drawing in drawings]
-    looks = ["white-on-black"] * settings.copies
+    looks, hand = ["white-on-black"] * settings.copies, partial(draw_otherwise, settings.bend)
     fresh = []
     for round_ in range(min(FRESH, settings.epochs)):
         seed = settings.seed * FRESH + round_
         others = _no_digits(no_digits(drawings, settings, seed), SMALL, seed)
-        fresh.append(_labelled(draw_all(inks, looks, SMALL, seed), labels) + others)
+        fresh.append(draw_digits(drawings, looks, SMALL, seed, hand) + others)
     return fresh
 
 
-def draw_digits(drawings: Sequence[Drawing], looks: Sequence[str], edge: int = CANVAS) -> Digits:
-    """Return the drawings as they are, once in each of the looks."""
-    pixels = draw_all([partial(draw, drawing.strokes) for drawing in drawings], looks, edge)
-    return _labelled(pixels, [drawing.digit for drawing in drawings])
+def draw_digits(
+    drawings: Sequence[Drawing],
+    looks: Sequence[str],
+    edge: int = CANVAS,
+    seed: int = 0,
+    hand: Hand = draw,
+) -> Digits:
+    """Return the drawings, once in each of the looks, as this hand draws their strokes."""
+    inks = [partial(hand, drawing.strokes) for drawing in drawings]
+    return _labelled(draw_all(inks, looks, edge, seed), [drawing.digit for drawing in drawings])
 
 
 def _no_digits(inks: Sequence[Ink], edge: int = CANVAS, seed: int = 0) -> Digits:

@@ -87,7 +87,7 @@ def no_digits(drawings: Sequence[Drawing], settings: Settings, seed: int) -> lis
     return [
         *_scribbles(SCRIBBLES, settings.doubted - 2 * quarter, bend, rng),
         *_letters(MORE_LETTERS, FONTS, quarter, rng),
-        *(partial(draw_otherwise, _run_together(drawings, rng), bend) for _ in range(quarter)),
+        *(partial(draw_otherwise, bend, _run_together(drawings, rng)) for _ in range(quarter)),
     ]
 
 
@@ -105,7 +105,7 @@ def _scribbles(
 ) -> list[Ink]:
     turns = map(rotation, rng.uniform(0, 2 * np.pi, count))
     return [
-        partial(draw_otherwise, [stroke @ turn for stroke in kinds[i % len(kinds)](rng)], bend)
+        partial(draw_otherwise, bend, [stroke @ turn for stroke in kinds[i % len(kinds)](rng)])
         for i, turn in enumerate(turns)
     ]
 

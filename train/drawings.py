@@ -37,6 +37,7 @@ Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
 # What draws itself on a canvas of some edge, at random in what is not given.
 Ink = Callable[[np.random.Generator, int], Image.Image]
+Hand = Callable[[list[Points], np.random.Generator, int], Image.Image]  # what draws strokes
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def draw(strokes: list[Points], rng: np.random.Generator, edge: int) -> Image.Im
 
 
 def draw_otherwise(
-    strokes: list[Points], bend: float, rng: np.random.Generator, edge: int
+    bend: float, strokes: list[Points], rng: np.random.Generator, edge: int
 ) -> Image.Image:
     """Return the ink of the strokes, distorted anew each time."""
     return draw(distort(strokes, bend, rng), rng, edge)

@@ -14,7 +14,7 @@ class Settings:
     label_smoothing: float = 0.05
     averaging: float = 0.998  # decay of the weights' exponential average, a step
     distortion: float = 1.0  # of every image, times what train/augment.py says
-    channels: int = 64  # of the first layer; the second has twice as many
+    channels: int = 48  # of the first layer; the second has twice as many
     copies: int = 4  # of each pen drawing, an epoch
     bend: float = 0.03  # of a drawing's strokes, in its size
     doubted: int = 8_000  # drawings of no digit, an epoch
