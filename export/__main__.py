@@ -19,9 +19,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where to")
     options = parser.parse_args()
-    run = options.run or max(options.runs.glob("*/"), default=None)
-    if run is None or not (run / "checkpoint.pt").is_file():
-        sys.exit(f"There is no training run at {run or options.runs}: python -m train makes one.")
+    runs = (file.parent for file in options.runs.glob("*/checkpoint.pt"))
+    run = options.run or max(runs, default=options.runs)
+    if not (run / "checkpoint.pt").is_file():
+        sys.exit(f"There is no training run at {run}: python -m train makes one.")
 
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
     network = Network(checkpoint["settings"]["channels"])

@@ -47,8 +47,24 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    environ = dotenv_values(".env") | os.environ
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    add_data_options(parser)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
+    parser.add_argument("--device", help="cuda, mps or cpu (the fastest there is)")
+    for setting in fields(Settings):
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=type(setting.default),
+            default=setting.default,
+            metavar="X",
+            help=f"{setting.default}",
+        )
+    return parser.parse_args()
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Let the command line say where the digits lie: `data`, a Path, and `drawings`."""
+    environ = dotenv_values(".env") | os.environ
     parser.add_argument(
         "--data",
         type=Path,
@@ -61,17 +77,6 @@ def _parse() -> argparse.Namespace:
         help="file of pen strokes, fetched when missing, or 'none' for MNIST alone "
         "(DRAWINGS_FILE, else beside MNIST)",
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
-    parser.add_argument("--device", help="cuda, mps or cpu (the fastest there is)")
-    for setting in fields(Settings):
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            type=type(setting.default),
-            default=setting.default,
-            metavar="X",
-            help=f"{setting.default}",
-        )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

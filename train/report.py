@@ -150,6 +150,28 @@ def plot_seeds(seeds: dict[str, Any]) -> Figure:
     return figure
 
 
+def plot_study(study: dict[str, dict[str, list[float]]]) -> Figure:
+    """Show, a row a variant, the share of each part that it reads wrong, a dot a fold."""
+    parts = [*next(iter(study.values()))]
+    figure = Figure(figsize=(4 * len(parts) + 2, 0.4 * len(study) + 0.8), layout="constrained")
+    for color, axes, part in zip(
+        PALETTE, figure.subplots(1, len(parts), sharey=True), parts, strict=False
+    ):
+        for row, wrong in enumerate(study.values()):
+            axes.plot(
+                [100 * share for share in wrong[part]],
+                [row] * len(wrong[part]),
+                "o",
+                color=color,
+                alpha=0.5,
+            )
+            axes.plot(100 * np.mean(wrong[part]), row, "|", color=color, markersize=16)
+        axes.axvline(100 * np.mean(next(iter(study.values()))[part]), color="grey", linestyle=":")
+        axes.set(title=f"{part} read wrong, %", yticks=range(len(study)), yticklabels=study)
+    axes.invert_yaxis()
+    return figure
+
+
 def _plot_confusions(figures: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(4 * len(figures), 4.2), layout="constrained")
     for axes, (name, part) in zip(

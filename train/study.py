@@ -1,0 +1,95 @@
+"""Tell what each part of the recipe is worth: python -m train.study --help.
+
+Short runs that differ in one setting, each on three folds of the writers who teach or choose,
+reading what it was not taught: nine writers and MNIST's last 10,000 training digits. What is
+reported is never looked at.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from train.__main__ import add_data_options
+from train.data import (
+    REPORTED_WRITERS,
+    Lessons,
+    by_writers,
+    default_drawings_file,
+    draw_digits,
+    fresh_drawings,
+    load_mnist,
+)
+from train.drawings import Drawing, read_drawings
+from train.fit import choose_device, fit
+from train.report import plot_study
+from train.settings import Settings
+
+FOLDS = 3
+MNIST_READ = 10_000
+BASE = Settings(epochs=5, channels=32)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it ships, but for width": {},
+    "48 and 96 channels": {"channels": 48},
+    "strokes bent further": {"bend": 0.05},
+    "strokes not bent": {"bend": 0.0},
+    "MNIST alone": {"copies": 0},
+    "images not distorted": {"distortion": 0.0},
+    "no doubt taught": {"doubted": 0},
+    "hard labels": {"label_smoothing": 0.0},
+    "weights not averaged": {"averaging": 0.0},
+}
+
+
+def main() -> None:
+    """Run what has not been run yet, and show all."""
+    parser = argparse.ArgumentParser(prog="python -m train.study", description=__doc__)
+    add_data_options(parser)
+    parser.add_argument("variants", nargs="*", help=f"all of {', '.join(VARIANTS)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="kept here")
+    parser.add_argument("--report", type=Path, default=Path("artifacts/report"), help="shown here")
+    options = parser.parse_args()
+    drawings = read_drawings(Path(options.drawings or default_drawings_file(options.data)))
+    for variant in options.variants or VARIANTS:
+        for fold in range(FOLDS):
+            file = options.runs / f"{_name(variant)}-{fold}.json"
+            if not file.exists():
+                wrong = _run(replace(BASE, **VARIANTS[variant]), options.data, drawings, fold)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(wrong))
+                print(variant, fold, wrong, flush=True)
+    _report(options.runs, options.report)
+
+
+def _name(variant: str) -> str:
+    return variant.replace(",", "").replace(" ", "-")
+
+
+def _run(settings: Settings, data: Path, drawings: list[Drawing], fold: int) -> dict[str, float]:
+    mnist = load_mnist(data)
+    known = mnist[0] + mnist[1]
+    writers = set(range(1, 31)) - REPORTED_WRITERS
+    others = {writer for writer in writers if writer % FOLDS == fold}
+    teach = by_writers(drawings, writers - others)
+    lessons = Lessons(known[:-MNIST_READ], fresh_drawings(teach, settings))
+    read = {
+        "MNIST": known[-MNIST_READ:],
+        "drawings": draw_digits(by_writers(drawings, others), ["white-on-black", "photo"]),
+    }
+    fitted = fit(lessons, read, settings, choose_device())
+    return {part: 1 - right for part, right in fitted.epochs[-1].held_out.items()}
+
+
+def _report(runs: Path, folder: Path) -> None:
+    study: dict[str, dict[str, list[float]]] = {}
+    for variant in VARIANTS:
+        folds = [json.loads(file.read_text()) for file in sorted(runs.glob(f"{_name(variant)}-*"))]
+        if folds:
+            study[variant] = {part: [wrong[part] for wrong in folds] for part in folds[0]}
+    (folder / "ablations.json").write_text(json.dumps(study, indent=2) + "\n")
+    plot_study(study).savefig(folder / "ablations.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
