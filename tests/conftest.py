@@ -69,13 +69,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a new, empty database, of either kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.db'}"
-    url_of: Callable[[str], str] = request.getfixturevalue("postgres")
+    return new_database(request.getfixturevalue("postgres"))
+
+
+def new_database(postgres: Callable[[str], str]) -> str:
+    """Return the URL of a new, empty database in Postgres."""
     name = f"test_{uuid4().hex}"
-    engine = sa.create_engine(url_of("postgres"), isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(postgres("postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
-    return url_of(name)
+    return postgres(name)
 
 
 @pytest.fixture
@@ -117,8 +121,8 @@ def free_port() -> int:
 class Server:
     """The service as it is deployed, on a port of its own."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
-        self.port = int(settings.get("PORT") or free_port())
+    def __init__(self, data_dir: Path, port: int | None = None, **settings: str) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe would fill, and block it
         self.process = subprocess.Popen(
@@ -152,9 +156,11 @@ class Server:
             self.process.wait(LIMIT_S)
         finally:
             self.process.kill()
-        with self._output as output:
-            output.seek(0)
-            return output.read()
+        if not self._output.closed:
+            self._output.seek(0)
+            self._printed = self._output.read()
+            self._output.close()
+        return self._printed
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """The interface under /api/, as programs see it."""
 
 import base64
+import csv
 import io
 import json
 import re
 from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -130,6 +133,8 @@ def test_bad_picture_gets_a_clear_problem(
         "digit=10",
         "labelled=maybe",
         "model_version=%00",
+        "from=yesterday",
+        "to=2026-13-01",
     ],
 )
 def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
@@ -141,7 +146,7 @@ def test_unknown_routes_and_methods_are_problems(client: FlaskClient) -> None:
     assert_problem(client.get("/api/nothing"), 404)
     assert_problem(client.get(f"{PREDICTIONS}/7"), 404)
     assert_problem(client.get(f"{PREDICTIONS}/01934b2c-0000-7000-8000-000000000000"), 404)
-    response = client.delete(PREDICTIONS)
+    response = client.put(PREDICTIONS)
     assert_problem(response, 405)
     assert "POST" in response.headers["Allow"]
 
@@ -220,15 +225,60 @@ def test_stats_count_what_was_labelled(client: FlaskClient) -> None:
     (version,) = stats["model_versions"]
     assert version["model_version"] == client.get("/api/model").json["version"]
     assert version["accuracy"] == 0.5
+    assert stats["accuracy_interval"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+    assert stats["digits"][7] | {"labelled": 1, "right": 1} == stats["digits"][7]
+    assert [day["predictions"] for day in stats["days"]] == [3]
 
 
 def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskClient) -> None:
-    with app.extensions["digits"].storage._engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE predictions")
+    record = app.extensions["digits"].record
+    for storage in (record._database, record._journal):
+        with storage._engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE predictions")
     response = post(client)
     assert response.status_code == HTTPStatus.OK
     assert (response.json["predicted_digit"], response.json["stored"]) == (7, False)
     assert_problem(client.get(PREDICTIONS), 503)
+
+
+def test_record_is_exported_and_deleted_by_the_operator_alone(client: FlaskClient) -> None:
+    kept, old = stored_id(client), stored_id(client)
+    for call in (
+        client.get("/api/predictions.csv"),
+        client.delete(f"{PREDICTIONS}/{old}"),
+        client.delete(PREDICTIONS, query_string={"to": "2999-01-01"}),
+    ):
+        assert_problem(call, 401)
+    table = client.get("/api/predictions.csv", headers=OPERATOR)
+    assert [row["id"] for row in csv.DictReader(table.text.splitlines())] == [old, kept]
+    assert client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR).status_code == 204
+    assert_problem(client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR), 404)
+    for to, deleted in (("2020-01-01", 0), ("2999-01-01T00:00:00Z", 1)):
+        query = {"to": to}
+        answer = client.delete(PREDICTIONS, query_string=query, headers=OPERATOR)
+        assert answer.json == {"deleted": deleted}
+    assert_problem(client.delete(PREDICTIONS, headers=OPERATOR), 400, "`to`")
+
+
+def test_command_line_exports_deletes_and_counts(
+    client: FlaskClient, app: Flask, tmp_path: Path
+) -> None:
+    id_ = stored_id(client)
+    client.patch(f"{PREDICTIONS}/{id_}", json={"true_digit": 1})
+    run = app.test_cli_runner().invoke
+    archive, table = tmp_path / "out.npz", tmp_path / "out.csv"
+    assert run(args=["predictions", "export", "--labelled", str(archive)]).exit_code == 0
+    with np.load(archive) as data_set:
+        assert data_set["images"].shape == (1, 28, 28)
+        assert data_set["labels"].tolist() == [1]
+        assert (data_set["ids"].tolist(), data_set["labelled_by"].tolist()) == ([id_], ["visitor"])
+    assert run(args=["predictions", "export", str(table)]).exit_code == 0
+    assert id_ in table.read_text()
+    assert json.loads(run(args=["predictions", "stats"]).output)["labelled"] == 1
+    assert run(args=["predictions", "delete", "--id", id_]).output == "1 deleted\n"
+    assert run(args=["predictions", "delete", "--before", "2999-01-01"]).output == "0 deleted\n"
+    for wrong in (["delete"], ["export", "out.txt"], ["export", "out.npz"]):
+        assert run(args=["predictions", *wrong]).exit_code == 2
 
 
 def test_limit_is_for_each_client_and_says_when_to_come_back(settings: Settings) -> None:

@@ -255,7 +255,7 @@ def test_drawing_is_kept_while_the_service_is_away(
     draw_seven(page)
     page.click("#predict")
     expect(page.locator("#message")).to_contain_text("cannot be reached")
-    again = Server(tmp_path, PORT=str(server.port), WEB_CONCURRENCY="1")
+    again = Server(tmp_path, port=server.port, WEB_CONCURRENCY="1")
     again.wait_until_ready()
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#message")).to_have_text("Read as a 7, and recorded.")

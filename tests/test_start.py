@@ -32,7 +32,7 @@ print(*{name.split(".")[0] for name in sys.modules})
 
 def start(data_dir: Path, **settings: str) -> tuple[int, str]:
     """Start a service that cannot; return its exit status and what it printed."""
-    server = Server(data_dir, **settings)
+    server = Server(data_dir, port=None, **settings)
     printed = server.printed()
     return server.process.returncode, printed
 

@@ -8,7 +8,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -33,15 +34,21 @@ from webapp.errors import (
     BadRequest,
     NoSuchDigit,
     NotAnImage,
+    NotFound,
+    NotOperator,
     NotYours,
     StorageAway,
     UnsupportedMedia,
 )
+from webapp.exports import csv_chunks
+from webapp.record import Record
 from webapp.settings import Settings, whole_number
-from webapp.storage import Count, Filters, Prediction, Storage, new_prediction
+from webapp.stats import summarize
+from webapp.storage import Filters, Prediction, new_prediction
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 PAGE, MAX_PAGE = 100, 500  # predictions in a list
+MOMENT = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
 api = Blueprint("api", __name__, url_prefix="/api")
 health = Blueprint("health", __name__)
@@ -55,7 +62,7 @@ class Services:
 
     settings: Settings
     classifier: Classifier
-    storage: Storage
+    record: Record
 
 
 def _services() -> Services:
@@ -88,8 +95,8 @@ def create_prediction() -> Response:
 
 def _stored(prediction: Prediction) -> bool:
     try:
-        _services().storage.add(prediction)
-    except StorageAway:  # the person still gets the answer, and is told
+        _services().record.put(prediction)
+    except StorageAway:  # nor can the journal: the person still gets the answer, and is told
         current_app.logger.exception("prediction not stored")
         return False
     return True
@@ -98,29 +105,50 @@ def _stored(prediction: Prediction) -> bool:
 @api.get("/predictions")
 def list_predictions() -> Response:
     """List predictions, newest first."""
-    page, after = _services().storage.page(
+    page, after = _services().record.page(
         limit=_argument("limit", whole_number(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
         before=_argument("before", _cursor, "the `next` of another list"),
-        filters=Filters(
-            digit=_argument("digit", whole_number(0, 9), "0 to 9"),
-            labelled=_argument("labelled", _yes_or_no, "yes or no"),
-            right=_argument("right", _yes_or_no, "yes or no"),
-            model_version=_argument("model_version", _version, "a version of the model"),
-        ),
+        filters=_filters(),
     )
     return jsonify(predictions=[_as_json(prediction) for prediction in page], next=after)
+
+
+@api.get("/predictions.csv")
+def export_predictions() -> Response:
+    """Return all that the filters choose, newest first, for the operator."""
+    _require_operator()
+    return Response(csv_chunks(_services().record, _filters()), mimetype="text/csv")
+
+
+@api.delete("/predictions")
+def delete_predictions() -> Response:
+    """Delete all predictions older than `to`, for the operator."""
+    _require_operator()
+    until = _argument("to", _moment, MOMENT)
+    if until is None:
+        raise BadRequest(f"`to` should be {MOMENT}: what is older is deleted.")
+    return jsonify(deleted=_services().record.delete(Filters(until=until)))
+
+
+@api.delete("/predictions/<uuid:id_>")
+def delete_prediction(id_: UUID) -> Response:
+    """Delete one prediction, for the operator."""
+    _require_operator()
+    if not _services().record.delete(Filters(id=str(id_))):
+        raise NotFound("There is no such prediction.")
+    return Response(status=HTTPStatus.NO_CONTENT)
 
 
 @api.get("/predictions/<uuid:id_>")
 def get_prediction(id_: UUID) -> Response:
     """Return one prediction."""
-    return jsonify(_as_json(_services().storage.get(str(id_))))
+    return jsonify(_as_json(_services().record.get(str(id_))))
 
 
 @api.get("/predictions/<uuid:id_>/image.png")
 def get_image(id_: UUID) -> Response:
     """Return the 28 × 28 that the model saw."""
-    pixels = _services().storage.get(str(id_)).pixels
+    pixels = _services().record.get(str(id_)).pixels
     size = (preprocess.FIELD, preprocess.FIELD)
     image = io.BytesIO()
     Image.frombytes("L", size, pixels).save(image, "PNG")
@@ -130,17 +158,23 @@ def get_image(id_: UUID) -> Response:
 @api.patch("/predictions/<uuid:id_>")
 def label_prediction(id_: UUID) -> Response:
     """Keep what the digit really was, or null for nobody knows."""
-    storage = _services().storage
+    record = _services().record
     body = _json_object()
     if body.keys() != {"true_digit"}:
         raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
     digit = body["true_digit"]
     if digit is not None and not (type(digit) is int and 0 <= digit <= 9):
         raise NoSuchDigit("true_digit should be a digit from 0 to 9, or null.")
-    if not (_is_operator() or _is_own(storage.get(str(id_)))):
+    prediction = record.get(str(id_))
+    by_operator = _is_operator()
+    if not (by_operator or _is_own(prediction)):
         raise NotYours("Only the browser that made a prediction may say what it really was.")
-    storage.set_true_digit(str(id_), digit)
-    return jsonify(_as_json(storage.get(str(id_))))
+    if digit != prediction.true_digit:
+        who = "operator" if by_operator else "visitor"
+        now = datetime.now(UTC)
+        prediction = replace(prediction, true_digit=digit, labelled_by=who, labelled_at=now)
+        record.put(prediction)
+    return jsonify(_as_json(prediction))
 
 
 def _as_json(prediction: Prediction) -> dict[str, Any]:
@@ -171,6 +205,11 @@ def _visitor() -> str:
 
 def _is_own(prediction: Prediction) -> bool:
     return hmac.compare_digest(prediction.visitor, session.get("visitor", ""))
+
+
+def _require_operator() -> None:
+    if not _is_operator():
+        raise NotOperator("This is the operator's: send `Authorization: Bearer TOKEN`.")
 
 
 def _is_operator() -> bool:
@@ -238,6 +277,23 @@ def _argument(name: str, parse: Callable[[str], T], expected: str) -> T | None:
         raise BadRequest(f"`{name}` should be {expected}.") from exc
 
 
+def _filters() -> Filters:
+    return Filters(
+        digit=_argument("digit", whole_number(0, 9), "0 to 9"),
+        labelled=_argument("labelled", _yes_or_no, "yes or no"),
+        right=_argument("right", _yes_or_no, "yes or no"),
+        model_version=_argument("model_version", _version, "a version of the model"),
+        since=_argument("from", _moment, MOMENT),
+        until=_argument("to", _moment, MOMENT),
+    )
+
+
+def _moment(text: str) -> datetime:
+    """Return a date, or a date and time, of UTC where it names no other zone."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _yes_or_no(text: str) -> bool:
     return {"yes": True, "no": False}[text]
 
@@ -260,28 +316,7 @@ def _version(text: str) -> str:
 @api.get("/stats")
 def get_stats() -> Response:
     """Return counts, accuracy where labelled, and the confusion, overall and by model."""
-    counts = _services().storage.counts()
-    confusion = [[0] * 10 for _ in range(10)]
-    for count in counts:
-        if count.true_digit is not None:
-            confusion[count.true_digit][count.predicted_digit] += count.predictions
-    by_version = [
-        {"model_version": version}
-        | _summary([count for count in counts if count.model_version == version])
-        for version in sorted({count.model_version for count in counts})
-    ]
-    return jsonify(_summary(counts) | {"confusion": confusion, "model_versions": by_version})
-
-
-def _summary(counts: list[Count]) -> dict[str, Any]:
-    labelled = sum(count.predictions for count in counts if count.true_digit is not None)
-    right = sum(count.predictions for count in counts if count.true_digit == count.predicted_digit)
-    return {
-        "predictions": sum(count.predictions for count in counts),
-        "labelled": labelled,
-        "right": right,
-        "accuracy": right / labelled if labelled else None,
-    }
+    return jsonify(summarize(_services().record.counts()))
 
 
 @api.get("/model")
@@ -306,5 +341,10 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Answer 200 when a drawing could be read and stored right now."""
     services = _services()
-    services.storage.check()
-    return jsonify(status="ready", model_version=services.classifier.version)
+    database_answers, waiting = services.record.check()
+    return jsonify(
+        status="ready",
+        model_version=services.classifier.version,
+        database="answers" if database_answers else "away: predictions wait in the journal",
+        waiting=waiting,
+    )

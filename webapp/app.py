@@ -7,9 +7,10 @@ from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
-from webapp import api, metrics, pages, problems
+from webapp import api, commands, metrics, pages, problems
 from webapp.classifier import Classifier
 from webapp.errors import StartError
+from webapp.record import Record, open_journal
 from webapp.settings import Settings, read_settings, secret_key
 from webapp.storage import Storage
 
@@ -26,6 +27,7 @@ def prepare(settings: Settings) -> None:
     secret_key(settings)
     Classifier(settings.model_dir)
     Storage(settings.database_url).create_schema()
+    open_journal(settings.data_dir).create_schema()
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -43,14 +45,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     cast(DefaultJSONProvider, app.json).sort_keys = False  # answers read in the contract's order
     app.session_interface = _Sessions()
-    app.extensions["digits"] = api.Services(
-        settings, Classifier(settings.model_dir), Storage(settings.database_url)
-    )
+    record = Record(Storage(settings.database_url), open_journal(settings.data_dir))
+    app.extensions["digits"] = api.Services(settings, Classifier(settings.model_dir), record)
     problems.init_app(app)
     metrics.init_app(app)
     pages.init_app(app)
     app.register_blueprint(api.api)
     app.register_blueprint(api.health)
+    app.cli.add_command(commands.predictions)
     if settings.rate_limit:
         _limit(app, settings.rate_limit)
     return app

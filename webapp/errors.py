@@ -3,6 +3,7 @@
     Problem                     a request that cannot be answered: status, title, detail
     ├── NotAnImage        400   the body is no picture that we read, or a broken one
     ├── BadRequest        400   a parameter or a JSON body is malformed or out of range
+    ├── NotOperator       401   a call that is the operator's
     ├── NotYours          403   somebody else's prediction
     ├── NotFound          404   no such prediction
     ├── UnsupportedMedia  415   a media type that we do not read
@@ -31,6 +32,13 @@ class NotAnImage(Problem):
     """The body is no picture that we read, or a broken one."""
 
     title = "Not an image"
+
+
+class NotOperator(Problem):
+    """The call is the operator's alone."""
+
+    status = 401
+    title = "Not the operator"
 
 
 class NotYours(Problem):

@@ -11,11 +11,17 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
 REQUESTS = Counter("digits_requests_total", "Requests answered", ["route", "status"])
+WAITING = Gauge(
+    "digits_waiting_rows",
+    "Predictions in the journal, which wait for the database",
+    multiprocess_mode="mostrecent",
+)
 PREDICTIONS = Counter("digits_predictions_total", "Digits read", ["digit", "uncertain", "stored"])
 
 

@@ -1,32 +1,64 @@
-"""The record of predictions: one table, in Postgres or in a SQLite file."""
+"""The table of predictions, in Postgres or in a SQLite file: all the SQL there is."""
 
 import secrets
+import select
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
+import psycopg2
 import sqlalchemy as sa
+from psycopg2 import extensions
 from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from webapp.classifier import Answer
 from webapp.errors import NotFound, StartError, StorageAway
 
-WAIT_S = 5  # for a connection, a statement or a lock
+WAIT_S = 3  # for a connection, a statement or a lock
+COUNTING_S = 60  # for all rows to be counted
+PATIENT_S = 86_400  # for the schema to be brought up to date
 SCHEMA_LOCK = 2_802_801  # any number, the same for all replicas
 POOL = 4  # connections a worker keeps at most: one for each of its threads
-POSTGRES_CONNECTION = {
-    "connect_timeout": WAIT_S,
-    "options": f"-c statement_timeout={WAIT_S * 1000} -c lock_timeout={WAIT_S * 1000}",
-    "tcp_user_timeout": WAIT_S * 1000,
-    "keepalives_idle": 30,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
+
+
+class _Connection(extensions.connection):
+    wait_s: float = WAIT_S
+
+
+def _wait_for_postgres(connection: extensions.connection) -> None:
+    """Wait for an answer, with an end to it: a server that hangs says nothing at all."""
+    poller = select.poll()
+    wait_s = getattr(connection, "wait_s", PATIENT_S)
+    deadline = time.monotonic() + wait_s
+    while (state := connection.poll()) != extensions.POLL_OK:
+        wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
+        poller.register(connection.fileno(), wanted)
+        if not poller.poll(max(0, 1000 * (deadline - time.monotonic()))):
+            raise psycopg2.OperationalError(f"no answer within {wait_s} s")
+
+
+extensions.set_wait_callback(_wait_for_postgres)
+
+SQLITE: dict[str, Any] = {"connect_args": {"timeout": WAIT_S}}
+POSTGRES: dict[str, Any] = {
+    "pool_pre_ping": True,  # a connection may have died with its server
+    "connect_args": {
+        "connection_factory": _Connection,
+        "options": f"-c statement_timeout={WAIT_S * 1000} -c lock_timeout={WAIT_S * 1000}"
+        " -c timezone=UTC",
+        "tcp_user_timeout": WAIT_S * 1000,
+        "keepalives_idle": 30,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    },
 }
 
 
@@ -55,11 +87,8 @@ predictions = sa.Table(
     sa.Column("model_version", sa.Text, nullable=False),
     sa.Column("pixels", sa.LargeBinary, nullable=False),
     sa.Column("visitor", sa.Text, nullable=False),
-    sa.CheckConstraint("predicted_digit BETWEEN 0 AND 9", name="predicted_digit_is_digit"),
-    sa.CheckConstraint("true_digit BETWEEN 0 AND 9", name="true_digit_is_digit"),
-    sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_is_probability"),
-    sa.CheckConstraint("json_array_length(probabilities) = 10", name="ten_probabilities"),
-    sa.CheckConstraint("length(pixels) = 784", name="pixels_28_by_28"),
+    sa.Column("labelled_by", sa.Text),
+    sa.Column("labelled_at", _UtcTime),
 )
 
 
@@ -77,37 +106,58 @@ class Prediction:
     model_version: str
     pixels: bytes  # 28 × 28, ink 255 on 0, row by row
     visitor: str  # a random name of the browser that asked
+    labelled_by: str | None = None  # visitor or operator, also of a label taken back
+    labelled_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Filters:
     """Which predictions to list; None leaves a question open."""
 
+    id: str | None = None
     digit: int | None = None
     labelled: bool | None = None
     right: bool | None = None
     model_version: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None  # not included
 
     def conditions(self) -> Iterator[sa.ColumnElement[bool]]:
         """Return the SQL of each filter that is set."""
         row = predictions.c
+        if self.id is not None:
+            yield row.id == self.id
         if self.digit is not None:
             yield row.predicted_digit == self.digit
         if self.labelled is not None:
             yield row.true_digit.is_not(None) if self.labelled else row.true_digit.is_(None)
         if self.right is not None:
+            yield row.true_digit.is_not(None)  # or the index of the labelled would not be used
             agree = row.true_digit == row.predicted_digit
             yield agree if self.right else ~agree
         if self.model_version is not None:
             yield row.model_version == self.model_version
+        if self.since is not None:
+            yield row.id >= _first_id(self.since)
+        if self.until is not None:
+            yield row.id < _first_id(self.until)
 
 
-class Count(NamedTuple):
-    """How many predictions share a model, an answer and a label."""
+class Labelled(NamedTuple):
+    """How many labelled predictions share a model, an answer and a label."""
 
     model_version: str
     predicted_digit: int
-    true_digit: int | None
+    true_digit: int
+    predictions: int
+
+
+class Daily(NamedTuple):
+    """How many predictions share a day (of UTC), a model and an answer."""
+
+    day: str
+    model_version: str
+    predicted_digit: int
     predictions: int
 
 
@@ -134,9 +184,16 @@ def _time_ordered_id(now_ns: int) -> str:
     48 bits of milliseconds, 12 bits of their fraction (section 6.2, method 3), 62 random bits.
     """
     now_ms, rest_ns = divmod(now_ns, 1_000_000)
-    fraction = rest_ns * 4096 // 1_000_000
-    bits = now_ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)
-    return str(UUID(int=bits))
+    return _uuid7(now_ms, rest_ns * 4096 // 1_000_000, secrets.randbits(62))
+
+
+def _first_id(moment: datetime) -> str:
+    """Return the smallest id of a prediction made at that moment."""
+    return _uuid7(int(moment.timestamp() * 1000), 0, 0)
+
+
+def _uuid7(now_ms: int, fraction: int, rest: int) -> str:
+    return str(UUID(int=now_ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | rest))
 
 
 class Storage:
@@ -145,26 +202,34 @@ class Storage:
     Every method but `create_schema` raises StorageAway where the database does not answer.
     """
 
-    def __init__(self, url: str) -> None:
-        sqlite = url.startswith("sqlite")
+    def __init__(self, url: str, max_pages: int | None = None) -> None:
+        """Connect when first needed. max_pages: of a SQLite file; past it, storing fails."""
         self._engine = sa.create_engine(
             url,
             pool_size=POOL,
             max_overflow=0,
             pool_timeout=WAIT_S,
-            pool_pre_ping=not sqlite,  # a connection may have died with its server
-            connect_args={"timeout": WAIT_S} if sqlite else POSTGRES_CONNECTION,
+            **(SQLITE if url.startswith("sqlite") else POSTGRES),
         )
-        if sqlite:
-            sa.event.listen(self._engine, "connect", _tune_sqlite)
+        insert: Any = postgresql.insert(predictions)
+        if url.startswith("sqlite"):
+            sa.event.listen(self._engine, "connect", _tune_sqlite(max_pages))
+            insert = sqlite.insert(predictions)
+        new, old = insert.excluded, predictions.c
+        self._put = insert.on_conflict_do_update(
+            index_elements=["id"],
+            set_={name: new[name] for name in ("true_digit", "labelled_by", "labelled_at")},
+            where=new.labelled_at > sa.func.coalesce(old.labelled_at, old.created_at),
+        )
 
     def create_schema(self) -> None:
-        """Make the table where it is missing. Raises StartError."""
+        """Bring the schema up to date, whatever version made it. Raises StartError."""
         try:
             with self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql":  # replicas may start together
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
-                metadata.create_all(connection)
+                with _patience(connection, PATIENT_S):
+                    if connection.dialect.name == "postgresql":  # replicas may start together
+                        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+                    _migrate(connection)
         except exc.SQLAlchemyError as error:
             where = self._engine.url.render_as_string(hide_password=True)
             cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
@@ -180,10 +245,10 @@ class Storage:
         with self._transaction() as connection:
             connection.execute(sa.select(1))
 
-    def add(self, prediction: Prediction) -> None:
-        """Store a new prediction; it is durable when this returns."""
+    def put(self, *rows: Prediction) -> None:
+        """Store predictions, or the newer labels of such as are stored; durable on return."""
         with self._transaction() as connection:
-            connection.execute(predictions.insert(), asdict(prediction))
+            connection.execute(self._put, [asdict(prediction) for prediction in rows])
 
     def get(self, id_: str) -> Prediction:
         """Return one prediction. Raises NotFound."""
@@ -209,20 +274,42 @@ class Storage:
             rows = [Prediction(**row._mapping) for row in connection.execute(query)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
-    def set_true_digit(self, id_: str, digit: int | None) -> None:
-        """Keep what a digit really was, or take that back."""
+    def remove(self, rows: Sequence[Prediction]) -> None:
+        """Delete predictions, but for such as were labelled anew meanwhile."""
+        row = predictions.c
+        unchanged = row.labelled_at.is_not_distinct_from(sa.bindparam("at", type_=_UtcTime))
+        query = predictions.delete().where(row.id == sa.bindparam("of"), unchanged)
         with self._transaction() as connection:
-            connection.execute(
-                predictions.update().where(predictions.c.id == id_).values(true_digit=digit)
-            )
+            connection.execute(query, [{"of": each.id, "at": each.labelled_at} for each in rows])
 
-    def counts(self) -> list[Count]:
-        """Count the predictions by model, answer and label."""
+    def delete(self, filters: Filters) -> int:
+        """Delete the predictions that the filters choose; return how many there were."""
+        query = predictions.delete().where(*filters.conditions())
+        with self._transaction() as connection:
+            return connection.execute(query).rowcount
+
+    def count(self) -> int:
+        """Return how many predictions there are."""
+        with self._transaction() as connection:
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(predictions)
+            ).scalar_one()
+
+    def labelled(self) -> list[Labelled]:
+        """Count the labelled predictions by model, answer and label."""
         row = predictions.c
         columns = (row.model_version, row.predicted_digit, row.true_digit)
-        query = sa.select(*columns, sa.func.count()).group_by(*columns)
+        query = sa.select(*columns, sa.func.count()).where(row.true_digit.is_not(None))
         with self._transaction() as connection:
-            return [Count(*row) for row in connection.execute(query)]
+            return [Labelled(*row) for row in connection.execute(query.group_by(*columns))]
+
+    def daily(self) -> list[Daily]:
+        """Count all predictions by day, model and answer."""
+        row = predictions.c
+        columns = (sa.func.date(row.created_at), row.model_version, row.predicted_digit)
+        query = sa.select(*columns, sa.func.count()).group_by(*columns).order_by(columns[0])
+        with self._transaction() as connection, _patience(connection, COUNTING_S):
+            return [Daily(str(day), *rest) for day, *rest in connection.execute(query)]
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -237,7 +324,38 @@ class Storage:
             ) from error
 
 
-def _tune_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    # Readers and the writer do not wait for each other; what was committed outlives a power cut.
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+@contextmanager
+def _patience(connection: sa.Connection, wait_s: float) -> Iterator[None]:
+    """Let the statements of a transaction take longer than a request may wait."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    timeouts = ("statement_timeout", "lock_timeout")
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {each} = '{wait_s}s'" for each in timeouts))
+    raw = cast(_Connection, connection.connection.dbapi_connection)
+    raw.wait_s = wait_s
+    try:
+        yield
+    finally:
+        raw.wait_s = WAIT_S
+
+
+def _migrate(connection: sa.Connection) -> None:
+    from alembic import command, config  # the workers do without
+
+    settings = config.Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, "head")
+
+
+def _tune_sqlite(max_pages: int | None) -> Callable[[sqlite3.Connection, object], None]:
+    def tune(connection: sqlite3.Connection, _: object) -> None:
+        # Readers and the writer do not wait for each other; what was committed outlives a power
+        # cut.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if max_pages is not None:
+            connection.execute(f"PRAGMA max_page_count = {max_pages}")
+
+    return tune

@@ -1,0 +1,67 @@
+"""The record in figures: how many predictions, and how often they are right where that is known."""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from webapp.record import Counts
+from webapp.storage import Daily, Labelled
+
+Z = 1.96  # standard deviations that leave 5 % outside
+
+
+def summarize(counts: Counts) -> dict[str, Any]:
+    """Return counts by digit, day and model version, accuracy and confusion."""
+    daily, labelled = counts.daily, counts.labelled
+    confusion = [[0] * 10 for _ in range(10)]
+    for count in labelled:
+        confusion[count.true_digit][count.predicted_digit] += count.predictions
+    versions = {each.model_version for each in daily} | {each.model_version for each in labelled}
+    return {
+        "predictions": _total(daily),
+        "as_of": datetime.fromtimestamp(counts.as_of, UTC).isoformat(timespec="seconds"),
+        **_accuracy(labelled),
+        "confusion": confusion,
+        "digits": [
+            {"digit": digit, "predictions": _total(c for c in daily if c.predicted_digit == digit)}
+            | _accuracy(c for c in labelled if c.true_digit == digit)
+            for digit in range(10)
+        ],
+        "model_versions": [
+            {
+                "model_version": version,
+                "predictions": _total(c for c in daily if c.model_version == version),
+            }
+            | _accuracy(c for c in labelled if c.model_version == version)
+            for version in sorted(versions)
+        ],
+        "days": [
+            {"day": day, "predictions": _total(c for c in daily if c.day == day)}
+            for day in sorted({c.day for c in daily})
+        ],
+    }
+
+
+def _accuracy(labelled: Iterable[Labelled]) -> dict[str, Any]:
+    labelled = list(labelled)
+    total = _total(labelled)
+    right = _total(count for count in labelled if count.true_digit == count.predicted_digit)
+    return {
+        "labelled": total,
+        "right": right,
+        "accuracy": right / total if total else None,
+        "accuracy_interval": wilson(right, total) if total else None,
+    }
+
+
+def _total(counts: Iterable[Daily | Labelled]) -> int:
+    return sum(count.predictions for count in counts)
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), which holds for few and for all too."""
+    share, weight = right / total, Z**2 / total
+    middle = (share + weight / 2) / (1 + weight)
+    spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / total / 4)
+    return max(0.0, middle - spread), min(1.0, middle + spread)
