@@ -17,7 +17,7 @@ from train.model import Network
 from train.settings import Settings
 
 EVALUATION_BATCH = 1_000
-MAY_DOUBT = 0.0075  # share of held-out digits that are called uncertain
+MAY_DOUBT = 0.005  # share of held-out digits that are called uncertain
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from train.fit import Fitted, logits_of
 from train.settings import Settings
 
 BINS = 15  # of the reliability diagram
+DRAWS = 100  # of answers that are right as often as their confidence says
 COLUMNS = 16  # of the gallery of mistakes
 PROBE = 1_000  # images kept in the checkpoint, for `export` to prove its graph on
 PALETTE = ("#1f5fbf", "#c2571a", "#2e8b57", "#7a4fb5", "#9c8420")
@@ -60,9 +61,10 @@ def write(folder: Path, fitted: Fitted, parts: Parts, settings: Settings) -> dic
 def measure(
     probabilities: Probabilities, labels: NDArray[np.int64], doubt_below: float
 ) -> dict[str, Any]:
-    """Return a part's figures: digits, accuracy, calibration error, doubt and confusion.
+    """Return a part's figures: digits, accuracy, calibration, doubt and confusion.
 
-    `confusion` counts true digits (rows) by answers (columns).
+    `calibration_noise` is the calibration error that so few digits would show were every
+    confidence exact; `confusion` counts true digits (rows) by answers (columns).
     """
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     confusion = np.zeros((10, 10), int)
@@ -70,9 +72,8 @@ def measure(
     return {
         "digits": len(labels),
         "accuracy": float((answers == labels).mean()),
-        "calibration_error": sum(
-            share * abs(right - sure) for share, right, sure in _bins(confidence, answers == labels)
-        ),
+        "calibration_error": _calibration_error(confidence, answers == labels),
+        "calibration_noise": _calibration_noise(confidence),
         "uncertain": share_uncertain(probabilities, doubt_below),
         "confusion": confusion.tolist(),
     }
@@ -87,6 +88,18 @@ def _answers(fitted: Fitted, digits: Digits) -> Probabilities:
     logits = logits_of(fitted.network, digits)
     probabilities: Probabilities = F.softmax(logits / fitted.temperature, dim=1).numpy()
     return probabilities
+
+
+def _calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error (Guo et al. 2017)."""
+    bins = _bins(confidence, right)
+    return sum(share * abs(accuracy - sure) for share, accuracy, sure in bins)
+
+
+def _calibration_noise(confidence: NDArray[np.float32]) -> float:
+    rng = np.random.default_rng(0)
+    draws = (rng.random(len(confidence)) < confidence for _ in range(DRAWS))
+    return float(np.mean([_calibration_error(confidence, right) for right in draws]))
 
 
 def _bins(

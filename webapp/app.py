@@ -10,7 +10,7 @@ from flask.sessions import SecureCookieSessionInterface
 from webapp import api, commands, metrics, pages, problems
 from webapp.classifier import Classifier
 from webapp.errors import StartError
-from webapp.record import Record, open_journal
+from webapp.record import Record, create_schema, open_journal
 from webapp.settings import Settings, read_settings, secret_key
 from webapp.storage import Storage
 
@@ -26,8 +26,7 @@ def prepare(settings: Settings) -> None:
         raise StartError(f"DATA_DIR {settings.data_dir} cannot be made: {exc.strerror}.") from exc
     secret_key(settings)
     Classifier(settings.model_dir)
-    Storage(settings.database_url).create_schema()
-    open_journal(settings.data_dir).create_schema()
+    create_schema(settings.database_url, settings.data_dir)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

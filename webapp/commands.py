@@ -3,23 +3,38 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from webapp.errors import Problem, StartError
 from webapp.exports import csv_chunks, save_data_set
-from webapp.record import Record
+from webapp.record import Record, create_schema
 from webapp.stats import summarize
 from webapp.storage import Filters
 
-predictions = AppGroup("predictions", help="Take predictions out of the record, or delete them.")
+
+class _Sentences(AppGroup):
+    """Commands whose failures are sentences for the operator."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(context)
+        except (Problem, StartError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+predictions = _Sentences("predictions", help="Take predictions out of the record, or delete them.")
 
 
 def _record() -> Record:
-    return cast(Record, current_app.extensions["digits"].record)
+    services = current_app.extensions["digits"]
+    create_schema(services.settings.database_url, services.settings.data_dir)
+    return cast(Record, services.record)
 
 
 @predictions.command()

@@ -37,6 +37,12 @@ class Counts(NamedTuple):
     as_of: float  # seconds since 1970
 
 
+def create_schema(url: str, folder: Path) -> None:
+    """Make or bring up to date the database and the journal. Raises StartError."""
+    Storage(url).create_schema()
+    open_journal(folder).create_schema()
+
+
 def open_journal(folder: Path) -> Storage:
     """Return the journal in a folder."""
     return Storage(f"sqlite:///{folder / JOURNAL}", max_pages=JOURNAL_PAGES)

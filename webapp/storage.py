@@ -225,11 +225,10 @@ class Storage:
     def create_schema(self) -> None:
         """Bring the schema up to date, whatever version made it. Raises StartError."""
         try:
-            with self._engine.begin() as connection:
-                with _patience(connection, PATIENT_S):
-                    if connection.dialect.name == "postgresql":  # replicas may start together
-                        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
-                    _migrate(connection)
+            with self._engine.begin() as connection, _patience(connection, PATIENT_S):
+                if connection.dialect.name == "postgresql":  # replicas may start together
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+                _migrate(connection)
         except exc.SQLAlchemyError as error:
             where = self._engine.url.render_as_string(hide_password=True)
             cause = str(getattr(error, "orig", error)).strip().splitlines()[0]
