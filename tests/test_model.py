@@ -24,7 +24,7 @@ from webapp.classifier import Classifier
 from webapp.preprocess import prepare
 
 ARTIFACTS = ROOT / "artifacts"
-MNIST_FLOOR, DRAWINGS_FLOOR, DOUBTED_FLOOR = 0.995, 0.987, 0.9
+MNIST_FLOOR, DRAWINGS_FLOOR, DOUBTED_FLOOR = 0.995, 0.989, 0.9
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_drawings_are_read_as_the_card_says(classifier: Classifier, drawings_fil
         figures = read(classifier, digits)
         card = classifier.card["figures"][look]
         assert figures["accuracy"] == pytest.approx(card["accuracy"], abs=2e-3), look
-        assert figures["calibration_error"] < 0.009, look
-        assert figures["uncertain"] < 0.01, look
+        assert figures["calibration_error"] < 0.01, look  # 749 exact ones would show 0.006
+        assert figures["uncertain"] < 0.015, look
         right.append(figures["accuracy"])
     assert min(right) >= DRAWINGS_FLOOR
     assert max(right) - min(right) <= 0.003

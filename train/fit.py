@@ -77,12 +77,10 @@ def fit(
         epochs.append(Epoch(number, time.monotonic() - started, loss, right, held_out))
         print(epochs[-1], flush=True)
 
-    logits = {name: logits_of(network, part) for name, part in choose.items()}
-    temperature = calibrate(
-        torch.cat(list(logits.values())), torch.cat([part.labels for part in choose.values()])
-    )
-    confidences = [F.softmax(part / temperature, dim=1).amax(dim=1) for part in logits.values()]
-    doubt_below = min(float(part.quantile(MAY_DOUBT)) for part in confidences)
+    logits = torch.cat([logits_of(network, part) for part in choose.values()])
+    temperature = calibrate(logits, torch.cat([part.labels for part in choose.values()]))
+    confidences = F.softmax(logits / temperature, dim=1).amax(dim=1)
+    doubt_below = float(confidences.quantile(MAY_DOUBT))
     return Fitted(network.cpu().eval(), temperature, doubt_below, epochs)
 
 

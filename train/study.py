@@ -32,7 +32,6 @@ BASE = Settings(epochs=5, channels=32)
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it ships, but for width": {},
     "48 and 96 channels": {"channels": 48},
-    "strokes bent further": {"bend": 0.05},
     "strokes not bent": {"bend": 0.0},
     "MNIST alone": {"copies": 0},
     "images not distorted": {"distortion": 0.0},
