@@ -18,7 +18,7 @@ from export.__main__ import main as export
 from export.card import over_seeds
 from export.graph import make_graph
 from tests.conftest import ROOT
-from train import report
+from train import report, study
 from train.augment import distort
 from train.data import NO_DIGIT, Digits, Lessons, Parts, load_mnist
 from train.doubt import other_no_digits
@@ -254,3 +254,13 @@ def test_drawing_keeps_its_strokes_apart() -> None:
     strokes = [np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[9.0, 0.0], [9.0, 9.0]])]
     (pixels,) = draw_all([partial(draw, strokes)], ["white-on-black"])[0]
     assert not pixels[:, 13:15].any()
+
+
+def test_study_is_shown_as_far_as_it_has_run(tmp_path: Path) -> None:
+    for variant, fold, wrong in (("hard labels", 0, 0.02), ("hard labels", 1, 0.03)):
+        results = json.dumps({"MNIST": wrong, "drawings": wrong / 2})
+        (tmp_path / f"{study.name_of(variant)}-{fold}.json").write_text(results)
+    study.show(tmp_path, tmp_path)
+    shown = json.loads((tmp_path / "ablations.json").read_text())
+    assert shown == {"hard labels": {"MNIST": [0.02, 0.03], "drawings": [0.01, 0.015]}}
+    assert (tmp_path / "ablations.png").is_file()

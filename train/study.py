@@ -1,8 +1,8 @@
 """Tell what each part of the recipe is worth: python -m train.study --help.
 
-Short runs that differ in one setting, each on three folds of the writers who teach or choose,
-reading what it was not taught: nine writers and MNIST's last 10,000 training digits. What is
-reported is never looked at.
+Short runs that differ in one setting, each on two folds of the writers who teach or choose, reading
+what it was not taught: nine writers and MNIST's last 10,000 training digits. What is reported is
+never looked at.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from train.fit import choose_device, fit
 from train.report import plot_study
 from train.settings import Settings
 
-FOLDS = 3
+PARTS = 3  # of the writers
+FOLDS = 2  # of these parts, that are read in turn
 MNIST_READ = 10_000
 BASE = Settings(epochs=5, channels=32)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -52,16 +53,17 @@ def main() -> None:
     drawings = read_drawings(Path(options.drawings or default_drawings_file(options.data)))
     for variant in options.variants or VARIANTS:
         for fold in range(FOLDS):
-            file = options.runs / f"{_name(variant)}-{fold}.json"
+            file = options.runs / f"{name_of(variant)}-{fold}.json"
             if not file.exists():
                 wrong = _run(replace(BASE, **VARIANTS[variant]), options.data, drawings, fold)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(wrong))
                 print(variant, fold, wrong, flush=True)
-    _report(options.runs, options.report)
+    show(options.runs, options.report)
 
 
-def _name(variant: str) -> str:
+def name_of(variant: str) -> str:
+    """Return a variant's name as part of a file's."""
     return variant.replace(",", "").replace(" ", "-")
 
 
@@ -69,7 +71,7 @@ def _run(settings: Settings, data: Path, drawings: list[Drawing], fold: int) -> 
     mnist = load_mnist(data)
     known = mnist[0] + mnist[1]
     writers = set(range(1, 31)) - REPORTED_WRITERS
-    others = {writer for writer in writers if writer % FOLDS == fold}
+    others = {writer for writer in writers if writer % PARTS == fold}
     teach = by_writers(drawings, writers - others)
     lessons = Lessons(known[:-MNIST_READ], fresh_drawings(teach, settings))
     read = {
@@ -80,10 +82,12 @@ def _run(settings: Settings, data: Path, drawings: list[Drawing], fold: int) -> 
     return {part: 1 - right for part, right in fitted.epochs[-1].held_out.items()}
 
 
-def _report(runs: Path, folder: Path) -> None:
+def show(runs: Path, folder: Path) -> None:
+    """Leave a table and a picture of all that has run: {variant: {part: [share wrong, a fold]}}."""
     study: dict[str, dict[str, list[float]]] = {}
     for variant in VARIANTS:
-        folds = [json.loads(file.read_text()) for file in sorted(runs.glob(f"{_name(variant)}-*"))]
+        files = [runs / f"{name_of(variant)}-{fold}.json" for fold in range(FOLDS)]
+        folds = [json.loads(file.read_text()) for file in files if file.exists()]
         if folds:
             study[variant] = {part: [wrong[part] for wrong in folds] for part in folds[0]}
     (folder / "ablations.json").write_text(json.dumps(study, indent=2) + "\n")
