@@ -103,6 +103,13 @@ def test_part_of_the_digit_is_no_speck() -> None:
     assert np.ptp(rows) + 1 == BOX
 
 
+def test_dotted_drawing_is_more_than_its_largest_dot() -> None:
+    dots = Image.new("L", (1000, 1000))
+    for edge in range(0, 1000, 10):
+        dots.paste(255, (edge, edge, edge + 2, edge + 2))
+    assert np.count_nonzero(prepare(dots)) > 40
+
+
 def test_thin_stroke_is_not_lost() -> None:
     assert np.count_nonzero(prepare(seven(pen=0.004))) > 40
 

@@ -19,6 +19,7 @@ from webapp.errors import NoInk, NotAnImage, TooManyPixels
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 4_000_000
+Image.MAX_IMAGE_PIXELS = None  # where Pillow would warn, and refuse at twice as many
 
 FIELD = 28  # edge of what the model reads, in cells
 BOX = 20  # longer side of the digit inside it, in cells
@@ -37,18 +38,18 @@ def decode(body: bytes) -> Image.Image:
 
     Raises NotAnImage, or TooManyPixels before anything is decoded.
     """
-    too_many = TooManyPixels(
-        f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
-    )
     try:
         file = Image.open(io.BytesIO(body), formats=FORMATS)
         if file.width * file.height > MAX_PIXELS:
-            raise too_many
+            millions = MAX_PIXELS // 1_000_000
+            raise TooManyPixels(
+                f"The picture has more than {millions} million pixels. Send a smaller one."
+            )
         file.load()
         picture = ImageOps.exif_transpose(file)
         return picture.convert("RGBA") if picture.mode == "P" else picture
-    except (TooManyPixels, Image.DecompressionBombError) as exc:
-        raise too_many from exc
+    except TooManyPixels:
+        raise
     except Exception as exc:  # decoders raise whatever they come across in a broken file
         raise NotAnImage("The body is not a whole PNG, JPEG or WebP picture.") from exc
 
@@ -156,7 +157,8 @@ def _extent(strongest: Ink, total: Ink) -> slice:
     shares = (sums[ends] - sums[begins]) / sums[-1]
     main = shares.argmax()
     gaps = np.maximum(begins[main] - ends, begins - ends[main]).clip(0) / (ends[-1] - begins[0])
-    runs = np.flatnonzero(shares >= SPECK + FAR_SPECK * gaps)
+    dirt = SPECK + FAR_SPECK * gaps if shares[main] >= SPECK else 0  # where all are specks, none is
+    runs = np.flatnonzero(shares >= dirt)
     begin, end = int(begins[runs[0]]), int(ends[runs[-1]])
     begin -= begin > 0 and strongest[begin - 1] > 0
     end += end < len(strongest) and strongest[end] > 0

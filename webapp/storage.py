@@ -189,7 +189,7 @@ def _time_ordered_id(now_ns: int) -> str:
 
 def _first_id(moment: datetime) -> str:
     """Return the smallest id of a prediction made at that moment."""
-    return _uuid7(int(moment.timestamp() * 1000), 0, 0)
+    return _uuid7(max(0, int(moment.timestamp() * 1000)), 0, 0)
 
 
 def _uuid7(now_ms: int, fraction: int, rest: int) -> str:
@@ -240,9 +240,9 @@ class Storage:
             self._engine.dispose()
 
     def check(self) -> None:
-        """Raise StorageAway unless the database answers."""
+        """Raise StorageAway unless the database could be written to."""
         with self._transaction() as connection:
-            connection.execute(sa.select(1))
+            connection.execute(predictions.delete().where(sa.false()))
 
     def put(self, *rows: Prediction) -> None:
         """Store predictions, or the newer labels of such as are stored; durable on return."""
