@@ -2,6 +2,7 @@
 
 import base64
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Route, expect, sync_playwright
 
 from tests.conftest import Server
 from tests.pictures import SEVEN, encoded, seven
@@ -135,6 +136,26 @@ def test_label_is_kept_changed_and_taken_back_by_key(page: Page) -> None:
         page.keyboard.press(key)
         expect(message).to_have_text(text)
         expect(really).to_have_text(label)
+
+
+def test_label_is_for_what_was_shown_when_it_was_given(page: Page) -> None:
+    predict_seven(page)
+    page.keyboard.press("Escape")
+    predict_seven(page)
+
+    def slowly(route: Route) -> None:
+        time.sleep(0.3)
+        route.continue_()
+
+    page.route("**/api/predictions/*", slowly)
+    page.keyboard.down("7")
+    page.keyboard.down("7")  # held: the same again
+    page.keyboard.up("7")
+    page.keyboard.press("1")
+    page.locator("#history tbody tr").nth(1).click()
+    rows = page.locator("#history tbody tr")
+    expect(rows.nth(0).locator("td").nth(3)).to_have_text("1")
+    expect(rows.nth(1).locator("td").nth(3)).to_have_text("–")
 
 
 def test_all_can_be_done_from_the_keyboard(page: Page) -> None:

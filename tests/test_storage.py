@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.conftest import ROOT, new_database
+from tests.conftest import ROOT
 from webapp.classifier import Answer
-from webapp.errors import NotFound, StartError, StorageAway
+from webapp.errors import NotFound, Refused, StartError, StorageAway
 from webapp.storage import Filters, Prediction, Storage, new_prediction, predictions
 
 ANSWER = Answer(7, 0.9, [0.01] * 7 + [0.9, 0.02, 0.01], uncertain=False)
@@ -56,6 +55,13 @@ def test_newest_label_is_kept_and_nothing_else_changes(storage: Storage) -> None
         assert storage.get(prediction.id) == labelled(prediction, 3, seconds=2)
     storage.put(replace(labelled(prediction, None, seconds=3), confidence=0.1))
     assert storage.get(prediction.id) == labelled(prediction, None, seconds=3)
+
+
+def test_first_label_counts_even_by_a_clock_that_is_behind(storage: Storage) -> None:
+    prediction = made()
+    storage.put(prediction)
+    storage.put(labelled(prediction, 3, seconds=-1))
+    assert storage.get(prediction.id).true_digit == 3
 
 
 def test_only_what_was_not_labelled_meanwhile_is_removed(storage: Storage) -> None:
@@ -112,7 +118,7 @@ def test_filters_choose(storage: Storage) -> None:
     ],
 )
 def test_database_refuses_what_cannot_be(storage: Storage, broken: dict[str, object]) -> None:
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(Refused):
         storage.put(replace(made(), **broken))  # type: ignore[arg-type]
 
 
@@ -150,12 +156,20 @@ def test_database_of_the_first_version_is_brought_up_to_date(database_url: str) 
     assert storage.page(9, filters=Filters(right=False))[0] == [labelled(prediction, 3)]
 
 
-def test_replicas_may_start_together(postgres: Callable[[str], str]) -> None:
-    url = new_database(postgres)
-    start = f"from webapp.storage import Storage; Storage({url!r}).create_schema()"
+def test_replicas_may_start_together(database_url: str) -> None:
+    start = f"from webapp.storage import Storage; Storage({database_url!r}).create_schema()"
     replicas = [subprocess.Popen([sys.executable, "-c", start], cwd=ROOT) for _ in range(8)]
     assert [replica.wait() for replica in replicas] == [0] * 8
-    Storage(url).put(made())
+    Storage(database_url).put(made())
+
+
+def test_database_of_a_later_version_is_left_alone(storage: Storage, database_url: str) -> None:
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(StartError, match="another version"):
+        storage.create_schema()
 
 
 def test_absent_database_stops_the_start_with_what_to_do(tmp_path: Path) -> None:

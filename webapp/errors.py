@@ -10,7 +10,10 @@
     ├── NoInk             422   a picture with nothing drawn on it
     ├── TooManyPixels     422   a picture that is too large to decode
     ├── NoSuchDigit       422   a label that is no digit
+    ├── Busy              503   more is asked than can be answered
+    ├── NotReady          503   the model does not answer
     └── StorageAway       503   the database does not answer
+        └── Refused       503   it answers, but does not do this
     StartError                  the service cannot start; the operator is told what to do
 
 Free of Flask, because `train` prepares drawings with this package and does without a server.
@@ -22,6 +25,7 @@ class Problem(Exception):
 
     status = 400
     title = "Bad request"
+    retry_after_s: int | None = None
 
 
 class BadRequest(Problem):
@@ -83,11 +87,33 @@ class NoSuchDigit(Problem):
     title = "No such digit"
 
 
+class Busy(Problem):
+    """More is asked than can be answered."""
+
+    status = 503
+    title = "Busy"
+    retry_after_s = 1
+
+
+class NotReady(Problem):
+    """The model does not answer."""
+
+    status = 503
+    title = "Not ready"
+
+
 class StorageAway(Problem):
     """The database does not answer."""
 
     status = 503
     title = "Storage is away"
+    retry_after_s = 5
+
+
+class Refused(StorageAway):
+    """The database answers, but does not do this: it breaks a rule, or takes too long."""
+
+    title = "Not done"
 
 
 class StartError(Exception):

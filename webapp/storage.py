@@ -15,18 +15,19 @@ from uuid import UUID
 import psycopg2
 import sqlalchemy as sa
 from psycopg2 import extensions
+from psycopg2.errors import QueryCanceled
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 
 from webapp.classifier import Answer
-from webapp.errors import NotFound, StartError, StorageAway
+from webapp.errors import NotFound, Refused, StartError, StorageAway
 
 WAIT_S = 3  # for a connection, a statement or a lock
-COUNTING_S = 60  # for all rows to be counted
+COUNTING_S = 60  # for many rows to be counted or deleted
 PATIENT_S = 86_400  # for the schema to be brought up to date
 SCHEMA_LOCK = 2_802_801  # any number, the same for all replicas
-POOL = 4  # connections a worker keeps at most: one for each of its threads
+POOL = 4  # connections of a worker at most; its threads share them
 
 
 class _Connection(extensions.connection):
@@ -219,15 +220,19 @@ class Storage:
         self._put = insert.on_conflict_do_update(
             index_elements=["id"],
             set_={name: new[name] for name in ("true_digit", "labelled_by", "labelled_at")},
-            where=new.labelled_at > sa.func.coalesce(old.labelled_at, old.created_at),
+            where=new.labelled_at.is_not(None)
+            & (old.labelled_at.is_(None) | (new.labelled_at > old.labelled_at)),
         )
 
     def create_schema(self) -> None:
         """Bring the schema up to date, whatever version made it. Raises StartError."""
         try:
             with self._engine.begin() as connection, _patience(connection, PATIENT_S):
-                if connection.dialect.name == "postgresql":  # replicas may start together
+                # Several may start together.
+                if connection.dialect.name == "postgresql":
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+                else:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
                 _migrate(connection)
         except exc.SQLAlchemyError as error:
             where = self._engine.url.render_as_string(hide_password=True)
@@ -284,7 +289,7 @@ class Storage:
     def delete(self, filters: Filters) -> int:
         """Delete the predictions that the filters choose; return how many there were."""
         query = predictions.delete().where(*filters.conditions())
-        with self._transaction() as connection:
+        with self._transaction() as connection, _patience(connection, COUNTING_S):
             return connection.execute(query).rowcount
 
     def count(self) -> int:
@@ -315,9 +320,11 @@ class Storage:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except exc.IntegrityError:
-            raise
+        except (exc.IntegrityError, exc.DataError) as error:
+            raise Refused("The record of predictions does not take this.") from error
         except exc.SQLAlchemyError as error:
+            if isinstance(getattr(error, "orig", None), QueryCanceled):
+                raise Refused("This takes too long. Ask for less.") from error
             raise StorageAway(
                 "The record of predictions cannot be reached. Try again in a moment."
             ) from error
@@ -340,12 +347,15 @@ def _patience(connection: sa.Connection, wait_s: float) -> Iterator[None]:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    from alembic import command, config  # the workers do without
+    from alembic import command, config, util  # the workers do without
 
     settings = config.Config()
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     settings.attributes["connection"] = connection
-    command.upgrade(settings, "head")
+    try:
+        command.upgrade(settings, "head")
+    except util.CommandError as error:
+        raise StartError(f"The database is of another version of this service: {error}.") from error
 
 
 def _tune_sqlite(max_pages: int | None) -> Callable[[sqlite3.Connection, object], None]:

@@ -32,10 +32,7 @@ export class History {
     this.#fetch = fetch;
     this.#choose = choose;
     this.#complain = complain;
-    this.#filters.addEventListener("change", () => {
-      this.#predictions = [];
-      this.load();
-    });
+    this.#filters.addEventListener("change", () => this.load());
     this.#more.addEventListener("click", () => this.#loadMore());
     this.#table.tHead.addEventListener("click", (event) => {
       const key = event.target.closest("button")?.dataset.key;
@@ -49,7 +46,7 @@ export class History {
 
   // Shows the newest, in place of all that was shown but what was predicted meanwhile.
   async load() {
-    const isNewer = ({ id }, page) => !(id <= page[0]?.id); // ids ascend with time
+    const isNewer = (old, page) => this.#matches(old) && !(old.id <= page[0]?.id); // ids ascend with time
     await this.#load({}, (page) => [...this.#predictions.filter((old) => isNewer(old, page)), ...page]);
   }
 
@@ -79,7 +76,7 @@ export class History {
       this.#next = next;
       this.#render();
     } catch (error) {
-      this.#complain(error, () => this.#load(where, combine));
+      if (load === this.#loading) this.#complain(error, () => this.#load(where, combine));
     }
   }
 
@@ -129,7 +126,7 @@ function row(prediction) {
   drawPixels(picture, prediction.pixels);
   const again = document.createElement("button");
   again.type = "button";
-  again.title = "Show again";
+  again.title = `Show this ${prediction.predicted_digit} again`;
   again.append(picture);
   const when = document.createElement("time");
   when.dateTime = prediction.created_at;

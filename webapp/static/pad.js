@@ -76,9 +76,9 @@ export class Pad {
 
   #begin(event) {
     if (this.#stroke) {
-      // A second finger zooms the page; a palm beside the pen does nothing.
-      if (event.pointerType === "touch" && this.#pointer.type === "touch") this.undo();
-      return;
+      // A second finger zooms the page; a palm beside the pen does nothing, one before it is undone.
+      if (this.#pointer.type === "touch") this.undo();
+      if (event.pointerType !== "pen") return;
     }
     if (event.button !== 0 || !event.isPrimary) return;
     event.preventDefault();

@@ -70,10 +70,7 @@ async function follow() {
 // ---- predicting and labelling ----------------------------------------------------------------
 
 async function predict() {
-  if (pad.isEmpty) {
-    say("There is nothing to read yet: draw a digit first.");
-    return;
-  }
+  if (pad.isEmpty) return say("There is nothing to read yet: draw a digit first.");
   if (asked === drawing) return; // under way
   const current = (asked = drawing);
   try {
@@ -104,21 +101,25 @@ function withArticle(digit) {
   return digit === 8 ? "an 8" : `a ${digit}`;
 }
 
-// One label after the other, so that the last one given is the one kept.
 function label(digit) {
+  if (!result.isRecorded) return;
+  const { id, true_digit: before } = result.prediction;
+  keep(id, digit === before ? null : digit);
+}
+
+// One label after the other, so that the last one given is the one kept.
+function keep(id, digit) {
   labelled = labelled.then(async () => {
-    if (!result.isRecorded) return;
-    const { id, true_digit: before } = result.prediction;
     try {
-      const prediction = await server.label(id, digit === before ? null : digit);
+      const prediction = await server.label(id, digit);
       history.update(prediction);
       if (result.prediction?.id === id) {
         result.show(prediction);
-        say(digit === before ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
+        say(digit === null ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
       }
       refreshStats();
     } catch (error) {
-      complain(error, () => label(digit));
+      complain(error, () => keep(id, digit));
     }
   });
 }
@@ -146,9 +147,10 @@ element("feedback").addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
   const control = event.target.closest("button, select, input"); // has its own use for keys
-  if (event.key === "Escape") element("clear").click();
-  else if (event.key === "z" && command) pad.undo();
-  else if (event.key === "Enter" && !event.repeat && !control) predict();
+  if (event.key === "z" && command) pad.undo();
+  else if (event.repeat) return;
+  else if (event.key === "Escape") element("clear").click();
+  else if (event.key === "Enter" && !control) predict();
   else if (/^\d$/.test(event.key) && !command && !event.altKey && control?.tagName !== "SELECT") {
     label(Number(event.key));
   } else return;
