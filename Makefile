@@ -5,9 +5,10 @@ SERVE := .venv
 DEV := .venv-dev
 CODE := train export webapp tests bench
 SEEDS ?= 0 1 2
+MODELS ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e screenshots model train seeds study export lint format lock clean
+.PHONY: help run test e2e contract screenshots model train seeds study export rollback lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,15 @@ seeds: $(DEV)/ready  ## train once with each of SEEDS, which tells how much of a
 
 study: $(DEV)/ready  ## tell what each part of the recipe is worth, from short runs on folds
 	$(DEV)/bin/python -m train.study $(ARGS)
+
+rollback:  ## put the previous model back into MODELS; a service takes it up by itself
+	@cd $(MODELS) && for file in model.json digits.onnx; do \
+		cp -p $$file previous/.now && mv previous/$$file $$file && mv previous/.now previous/$$file \
+		|| exit 1; done
+	@echo "$(MODELS) has the previous model again; once more brings this one back"
+
+contract: $(DEV)/ready  ## hold the code to webapp/openapi.json, in 2,000 cases
+	$(DEV)/bin/python -m pytest tests/test_service.py -k interface --max-examples 110
 
 export: $(DEV)/ready  ## export the newest run to artifacts/
 	$(DEV)/bin/python -m export

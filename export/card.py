@@ -84,20 +84,32 @@ def over_seeds(
 def install(graph: onnx.ModelProto, card: dict[str, Any], run: Path, folder: Path) -> None:
     """Put graph, card and report into `folder`, each file replaced whole.
 
-    The card travels inside the graph, so that one rename replaces both; model.json is a copy.
+    The card travels inside the graph, so that one rename replaces both; model.json is a copy. What
+    another model leaves is kept in previous/, for `make rollback`.
     """
     graph.metadata_props.add(key="card", value=json.dumps(card))
+    served = graph.SerializeToString()
     (folder / "report").mkdir(parents=True, exist_ok=True)
     for picture in PICTURES:
-        _replace(folder / "report" / picture, (run / picture).read_bytes())
+        replace_file(folder / "report" / picture, (run / picture).read_bytes())
     seeds = io.BytesIO()
     plot_seeds(card["seeds"]).savefig(seeds, dpi=120)
-    _replace(folder / "report" / "seeds.png", seeds.getvalue())
-    _replace(folder / "model.json", (json.dumps(card, indent=2) + "\n").encode())
-    _replace(folder / "digits.onnx", graph.SerializeToString())
+    replace_file(folder / "report" / "seeds.png", seeds.getvalue())
+    _keep_previous(folder, served)
+    replace_file(folder / "model.json", (json.dumps(card, indent=2) + "\n").encode())
+    replace_file(folder / "digits.onnx", served)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _keep_previous(folder: Path, served: bytes) -> None:
+    files = [folder / name for name in ("model.json", "digits.onnx")]
+    if all(file.exists() for file in files) and files[-1].read_bytes() != served:
+        (folder / "previous").mkdir(exist_ok=True)
+        for file in files:
+            replace_file(folder / "previous" / file.name, file.read_bytes())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole: whoever reads it sees the old content or the new."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with open(draft, "wb") as file:
         file.write(content)

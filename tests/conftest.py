@@ -170,3 +170,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.wait_until_ready()
     yield server
     server.stop()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make contract` try more than `make test` does."""
+    parser.addoption("--max-examples", type=int, default=10, help="of each call, by schemathesis")

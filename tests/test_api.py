@@ -18,7 +18,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from tests.pictures import encoded, seven
-from webapp import problems
+from webapp import admission
 from webapp.app import create_app, prepare
 from webapp.settings import Settings
 
@@ -108,7 +108,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, b'{"image": 7}', "application/json", "data:image"),
         (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
         (400, b"", "multipart/form-data; boundary=x", "`image`"),
-        (413, bytes(problems.MAX_BODY + 1), "image/png", "4 MB"),
+        (413, bytes(admission.MAX_BODY + 1), "image/png", "4 MB"),
         (415, b"seven", "text/plain", "image/png"),
         (422, encoded(Image.new("L", (280, 280))), "image/png", "blank"),
         (422, encoded(Image.new("1", (20_000, 20_000))), "image/png", "4 million"),
@@ -196,7 +196,7 @@ def test_label_is_for_the_visitor_and_the_operator_alone(app: Flask) -> None:
         (422, {"true_digit": 10}),
         (422, {"true_digit": "7"}),
         (422, {"true_digit": True}),
-        (422, {"true_digit": 7.0}),
+        (422, {"true_digit": 7.5}),
     ],
 )
 def test_bad_label_is_refused(client: FlaskClient, status: int, body: dict[str, Any]) -> None:
@@ -239,6 +239,7 @@ def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskCl
     assert response.status_code == HTTPStatus.OK
     assert (response.json["predicted_digit"], response.json["stored"]) == (7, False)
     assert_problem(client.get(PREDICTIONS), 503)
+    assert_problem(client.get("/api/predictions.csv", headers=OPERATOR), 503)
 
 
 def test_record_is_exported_and_deleted_by_the_operator_alone(client: FlaskClient) -> None:
@@ -258,6 +259,8 @@ def test_record_is_exported_and_deleted_by_the_operator_alone(client: FlaskClien
         answer = client.delete(PREDICTIONS, query_string=query, headers=OPERATOR)
         assert answer.json == {"deleted": deleted}
     assert_problem(client.delete(PREDICTIONS, headers=OPERATOR), 400, "`to`")
+    query = {"to": "2999-01-01", "digit": "7"}
+    assert_problem(client.delete(PREDICTIONS, query_string=query, headers=OPERATOR), 400, "alone")
 
 
 def test_command_line_exports_deletes_and_counts(

@@ -30,7 +30,7 @@ MNIST_FLOOR, DRAWINGS_FLOOR, DOUBTED_FLOOR = 0.995, 0.989, 0.9
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     """Return the model that ships."""
-    return Classifier(ARTIFACTS)
+    return Classifier(ARTIFACTS / "digits.onnx")
 
 
 def read(classifier: Classifier, digits: Digits) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_exported_run_is_served_as_it_was_measured(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["export", str(run), "--artifacts", str(tmp_path)])
     export()
-    classifier = Classifier(tmp_path)
+    classifier = Classifier(tmp_path / "digits.onnx")
     card = json.loads((tmp_path / "model.json").read_text())
     assert classifier.card == card
     assert classifier.version == card["version"]

@@ -9,8 +9,9 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -26,10 +27,10 @@ from flask import (
     url_for,
 )
 from PIL import Image
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from webapp import metrics, preprocess, problems
-from webapp.classifier import Classifier
+from webapp import metrics, preprocess
+from webapp.admission import turn
+from webapp.classifier import Served
 from webapp.errors import (
     BadRequest,
     NoSuchDigit,
@@ -61,7 +62,7 @@ class Services:
     """What requests are answered with, made once a process."""
 
     settings: Settings
-    classifier: Classifier
+    model: Served
     record: Record
 
 
@@ -77,13 +78,20 @@ def create_prediction() -> Response:
     """Read the posted picture, and store the prediction unless store=no."""
     services = _services()
     store = _argument("store", _yes_or_no, "yes or no") is not False
-    pixels = preprocess.prepare(preprocess.decode(_posted_picture()))
-    answer = services.classifier.classify(pixels)
+    body = _posted_picture()
+    classifier = services.model.classifier
+    with turn():
+        with metrics.stage("decode"):
+            picture = preprocess.decode(body)
+        with metrics.stage("prepare"):
+            pixels = preprocess.prepare(picture)
+        with metrics.stage("infer"):
+            answer = classifier.classify(pixels)
     prediction = new_prediction(
-        answer, services.classifier.version, pixels.tobytes(), _visitor() if store else ""
+        answer, classifier.version, pixels.tobytes(), _visitor() if store else ""
     )
     stored = store and _stored(prediction)
-    metrics.PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
+    metrics.count_prediction(answer, stored)
     if not stored:
         unstored = {"id": None, "created_at": None, "stored": False}
         return jsonify(_as_json(prediction) | unstored)
@@ -95,7 +103,8 @@ def create_prediction() -> Response:
 
 def _stored(prediction: Prediction) -> bool:
     try:
-        _services().record.put(prediction)
+        with metrics.stage("store"):
+            _services().record.put(prediction)
     except StorageAway:  # nor can the journal: the person still gets the answer, and is told
         current_app.logger.exception("prediction not stored")
         return False
@@ -117,7 +126,9 @@ def list_predictions() -> Response:
 def export_predictions() -> Response:
     """Return all that the filters choose, newest first, for the operator."""
     _require_operator()
-    return Response(csv_chunks(_services().record, _filters()), mimetype="text/csv")
+    chunks = csv_chunks(_services().record, _filters())
+    first = next(chunks)  # while there still can be another answer
+    return Response(chain([first], chunks), mimetype="text/csv")
 
 
 @api.delete("/predictions")
@@ -125,8 +136,8 @@ def delete_predictions() -> Response:
     """Delete all predictions older than `to`, for the operator."""
     _require_operator()
     until = _argument("to", _moment, MOMENT)
-    if until is None:
-        raise BadRequest(f"`to` should be {MOMENT}: what is older is deleted.")
+    if until is None or len(request.args) > 1:
+        raise BadRequest(f"`to`, alone, should be {MOMENT}: what is older is deleted.")
     return jsonify(deleted=_services().record.delete(Filters(until=until)))
 
 
@@ -163,8 +174,9 @@ def label_prediction(id_: UUID) -> Response:
     if body.keys() != {"true_digit"}:
         raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
     digit = body["true_digit"]
-    if digit is not None and not (type(digit) is int and 0 <= digit <= 9):
+    if digit is not None and (isinstance(digit, bool) or digit not in range(10)):
         raise NoSuchDigit("true_digit should be a digit from 0 to 9, or null.")
+    digit = digit if digit is None else int(digit)  # 7.0 is a whole number to JSON Schema
     prediction = record.get(str(id_))
     by_operator = _is_operator()
     if not (by_operator or _is_own(prediction)):
@@ -172,6 +184,8 @@ def label_prediction(id_: UUID) -> Response:
     if digit != prediction.true_digit:
         who = "operator" if by_operator else "visitor"
         now = datetime.now(UTC)
+        if prediction.labelled_at:  # by a clock that may be ahead of ours
+            now = max(now, prediction.labelled_at + timedelta(microseconds=1))
         prediction = replace(prediction, true_digit=digit, labelled_by=who, labelled_at=now)
         record.put(prediction)
     return jsonify(_as_json(prediction))
@@ -204,7 +218,8 @@ def _visitor() -> str:
 
 
 def _is_own(prediction: Prediction) -> bool:
-    return hmac.compare_digest(prediction.visitor, session.get("visitor", ""))
+    visitor = session.get("visitor", "")
+    return bool(visitor) and hmac.compare_digest(prediction.visitor, visitor)
 
 
 def _require_operator() -> None:
@@ -214,7 +229,9 @@ def _require_operator() -> None:
 
 def _is_operator() -> bool:
     token = _services().settings.operator_token
-    given = request.authorization.token if request.authorization else None
+    given = None
+    if request.authorization and request.authorization.type == "bearer":
+        given = request.authorization.token
     return bool(token and given) and hmac.compare_digest(token.encode(), str(given).encode())
 
 
@@ -224,7 +241,7 @@ def _is_operator() -> bool:
 def _posted_picture() -> bytes:
     """Return the encoded picture, in whichever of the three ways it came."""
     if request.mimetype in IMAGE_TYPES:
-        return _body()
+        return request.get_data()
     if request.mimetype == "multipart/form-data":
         if "image" not in request.files:
             raise BadRequest("The form has no file in a field named `image`.")
@@ -234,14 +251,6 @@ def _posted_picture() -> bytes:
     raise UnsupportedMedia(
         f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
     )
-
-
-def _body() -> bytes:
-    body = request.get_data(cache=False)
-    # Without a length, reading ends at the limit as if the body did.
-    if request.content_length is None and len(body) >= problems.MAX_BODY:
-        raise RequestEntityTooLarge
-    return body
 
 
 def _data_url(url: object) -> bytes:
@@ -258,7 +267,7 @@ def _json_object() -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMedia("Send application/json.")
     try:
-        body = json.loads(_body())
+        body = json.loads(request.get_data())
     except (ValueError, RecursionError) as exc:
         raise BadRequest("The body is not JSON.") from exc
     if not isinstance(body, dict):
@@ -322,7 +331,7 @@ def get_stats() -> Response:
 @api.get("/model")
 def get_model() -> Response:
     """Return the card of the model now serving."""
-    return jsonify(_services().classifier.card)
+    return jsonify(_services().model.classifier.card)
 
 
 @api.get("/openapi.json")
@@ -339,12 +348,13 @@ def healthz() -> Response:
 
 @health.get("/readyz")
 def readyz() -> Response:
-    """Answer 200 when a drawing could be read and stored right now."""
-    services = _services()
-    database_answers, waiting = services.record.check()
+    """Answer 200 when a drawing could be read and stored right now, 503 when not."""
+    model, record = _services().model, _services().record
+    database_answers, waiting = record.check()
     return jsonify(
         status="ready",
-        model_version=services.classifier.version,
+        model_version=model.classifier.version,
+        model=model.check(),
         database="answers" if database_answers else "away: predictions wait in the journal",
         waiting=waiting,
     )

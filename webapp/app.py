@@ -6,9 +6,10 @@ from typing import cast
 from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import api, commands, metrics, pages, problems
-from webapp.classifier import Classifier
+from webapp import admission, api, commands, logs, metrics, pages, problems
+from webapp.classifier import GRAPH, Classifier, Served
 from webapp.errors import StartError
 from webapp.record import Record, create_schema, open_journal
 from webapp.settings import Settings, read_settings, secret_key
@@ -25,7 +26,7 @@ def prepare(settings: Settings) -> None:
     except OSError as exc:
         raise StartError(f"DATA_DIR {settings.data_dir} cannot be made: {exc.strerror}.") from exc
     secret_key(settings)
-    Classifier(settings.model_dir)
+    Classifier(settings.model_dir / GRAPH)
     create_schema(settings.database_url, settings.data_dir)
 
 
@@ -45,7 +46,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     cast(DefaultJSONProvider, app.json).sort_keys = False  # answers read in the contract's order
     app.session_interface = _Sessions()
     record = Record(Storage(settings.database_url), open_journal(settings.data_dir))
-    app.extensions["digits"] = api.Services(settings, Classifier(settings.model_dir), record)
+    model = Served(settings.model_dir, settings.data_dir / "serving.onnx")
+    app.extensions["digits"] = api.Services(settings, model, record)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        behind = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+        app.wsgi_app = behind  # type: ignore[method-assign]
+    logs.init_app(app)
+    admission.init_app(app)
     problems.init_app(app)
     metrics.init_app(app)
     pages.init_app(app)
@@ -53,7 +61,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(api.health)
     app.cli.add_command(commands.predictions)
     if settings.rate_limit:
-        _limit(app, settings.rate_limit)
+        _limit(app, settings)
     return app
 
 
@@ -63,7 +71,7 @@ class _Sessions(SecureCookieSessionInterface):
         return request.is_secure
 
 
-def _limit(app: Flask, limit: str) -> None:
+def _limit(app: Flask, settings: Settings) -> None:
     from flask_limiter import Limiter  # only who sets a limit pays for its import
     from flask_limiter.util import get_remote_address
 
@@ -72,5 +80,11 @@ def _limit(app: Flask, limit: str) -> None:
         looking = request.args.get("store") == "no"
         return get_remote_address() + (" looking" if looking else "")
 
-    limiter = Limiter(whose, app=app, headers_enabled=True, storage_uri="memory://")
-    limiter.limit(limit)(api.api)
+    limiter = Limiter(
+        whose,
+        app=app,
+        headers_enabled=True,
+        storage_uri=settings.rate_limit_store,
+        in_memory_fallback_enabled=True,
+    )
+    limiter.limit(settings.rate_limit)(api.api)

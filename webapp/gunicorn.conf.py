@@ -6,10 +6,13 @@ import sys
 import tempfile
 from multiprocessing import get_context
 
+from flask import Flask
 from gunicorn.arbiter import Arbiter
 
+from webapp import logs
 from webapp.errors import StartError
 from webapp.settings import read_settings
+from webapp.worker import Worker
 
 settings = read_settings()
 
@@ -17,11 +20,12 @@ wsgi_app = "webapp.app:create_app()"
 host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 has colons too
 bind = f"{host}:{settings.port}"
 workers = settings.workers
-worker_class = "gthread"  # a slow client, or a wait for the database, holds up one thread only
-threads = 4
+worker_class = "webapp.worker.Worker"
+threads = 256  # more than webapp/admission.py admits, for those who wait, are slow or are refused
 keepalive = 5
-loglevel = settings.log_level
-accesslog = "-" if settings.log_level in ("debug", "info") else None
+graceful_timeout = 8
+logconfig_dict = logs.config(settings.log_level)
+forwarded_allow_ips = ""  # webapp/app.py knows which proxies to trust
 control_socket_disable = True  # it would need a home to write to
 # A heartbeat on a disk can stall behind the disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -49,6 +53,19 @@ def _prepare() -> None:
         prepare(settings)
     except StartError as error:
         sys.exit(str(error))
+
+
+def worker_exit(arbiter: Arbiter, worker: Worker) -> None:
+    """Write what waits in the journal, once the last request is answered."""
+    if isinstance(worker.wsgi, Flask):
+        worker.wsgi.extensions["digits"].record.look()
+
+
+def child_exit(arbiter: Arbiter, worker: Worker) -> None:
+    """Forget what a worker that ended says of the present."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
 
 
 def on_exit(arbiter: Arbiter) -> None:

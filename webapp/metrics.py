@@ -4,6 +4,8 @@ With several workers, PROMETHEUS_MULTIPROC_DIR has to be set before this is impo
 """
 
 import os
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask, Response, request
 from prometheus_client import (
@@ -12,17 +14,38 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
+    Histogram,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+if TYPE_CHECKING:
+    from webapp.classifier import Answer
+
 REQUESTS = Counter("digits_requests_total", "Requests answered", ["route", "status"])
+STAGES = Histogram(
+    "digits_stage_seconds",
+    "Time that the parts of a prediction take: decode, prepare, infer, store",
+    ["stage"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+PREDICTIONS = Counter("digits_predictions_total", "Digits read", ["digit", "uncertain", "stored"])
+CONFIDENCE = Histogram(
+    "digits_confidence",
+    "Confidence of the answers",
+    buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1),
+)
 WAITING = Gauge(
     "digits_waiting_rows",
     "Predictions in the journal, which wait for the database",
     multiprocess_mode="mostrecent",
 )
-PREDICTIONS = Counter("digits_predictions_total", "Digits read", ["digit", "uncertain", "stored"])
+MODELS = Gauge(
+    "digits_model_workers",
+    "Workers that serve a version of the model",
+    ["version"],
+    multiprocess_mode="livesum",
+)
 
 
 def init_app(app: Flask) -> None:
@@ -35,6 +58,17 @@ def _count(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "none"
     REQUESTS.labels(route, response.status_code).inc()
     return response
+
+
+def stage(name: str) -> AbstractContextManager[object]:
+    """Time a part of a prediction."""
+    return cast(AbstractContextManager[object], STAGES.labels(name).time())
+
+
+def count_prediction(answer: "Answer", stored: bool) -> None:
+    """Count what was answered."""
+    PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
+    CONFIDENCE.observe(answer.confidence)
 
 
 def metrics() -> Response:

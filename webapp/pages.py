@@ -1,6 +1,6 @@
 """The one page, and what a browser is told about it."""
 
-from flask import Blueprint, Flask, Response, render_template
+from flask import Blueprint, Flask, Response, render_template, request
 
 pages = Blueprint("pages", __name__)
 
@@ -9,7 +9,9 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+HTTPS_ALONE = "max-age=31536000"  # seconds: a year
 
 
 def init_app(app: Flask) -> None:
@@ -20,6 +22,8 @@ def init_app(app: Flask) -> None:
 
 def _add_headers(response: Response) -> Response:
     response.headers.update(HEADERS)
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = HTTPS_ALONE
     return response
 
 

@@ -8,10 +8,8 @@ from flask import Flask, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
 
+from webapp.admission import MAX_BODY
 from webapp.errors import Problem
-
-MAX_BODY = 4 * 1024 * 1024  # bytes
-
 
 MALFORMED = (NoMoreData, ParseException)  # what the server finds while the body is read
 CHUNK = 64 * 1024
@@ -20,7 +18,6 @@ DRAINED = 32 * 1024 * 1024  # bytes read on for a client that is still sending
 
 def init_app(app: Flask) -> None:
     """Answer our errors and the framework's alike."""
-    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
     app.register_error_handler(Problem, _problem)
     for error in MALFORMED:
         app.register_error_handler(error, _malformed)
@@ -28,7 +25,10 @@ def init_app(app: Flask) -> None:
 
 
 def _problem(error: Problem) -> Response:
-    return _fill(Response(status=error.status), error.title, str(error))
+    response = Response(status=error.status)
+    if error.retry_after_s:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return _fill(response, error.title, str(error))
 
 
 def _malformed(error: Exception) -> Response:

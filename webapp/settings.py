@@ -59,7 +59,7 @@ def _database_url(text: str) -> str:
         url = url.set(drivername=DRIVERS[url.drivername])
     except (ArgumentError, KeyError) as exc:
         raise ValueError from exc
-    if not url.database:
+    if url.database in (None, "", ":memory:"):
         raise ValueError
     return url.render_as_string(hide_password=False)
 
@@ -68,6 +68,12 @@ def _rate_limit(text: str) -> str:
     from limits import parse  # only who sets a limit pays for its import
 
     parse(text)
+    return text
+
+
+def _rate_limit_store(text: str) -> str:
+    if not text.startswith(("memory://", "memcached://")):
+        raise ValueError
     return text
 
 
@@ -102,6 +108,12 @@ class Settings:
     )
     secret_key: str = _setting("SECRET_KEY", "", str, "a long random text")
     rate_limit: str = _setting("RATE_LIMIT", "", _rate_limit, "a limit such as '120 per minute'")
+    rate_limit_store: str = _setting(
+        "RATE_LIMIT_STORE", "memory://", _rate_limit_store, "memory:// or memcached://HOST:PORT"
+    )
+    trusted_proxies: int = _setting(
+        "TRUSTED_PROXIES", 0, whole_number(0, 9), "how many proxies stand in front, 0 to 9"
+    )
     operator_token: str = _setting("OPERATOR_TOKEN", "", str, "a long random text")
     log_level: str = _setting(
         "LOG_LEVEL", "info", _one_of(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)}"

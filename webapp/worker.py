@@ -1,0 +1,52 @@
+"""How a worker process reads requests: within a deadline, and to the last one when it stops."""
+
+import socket
+import time
+from contextlib import suppress
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+READ_S = 7  # from the first byte of a request to its last
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's worker with threads, which slow or silent clients do not hold up."""
+
+    def init_process(self) -> None:
+        """Begin to serve; returns when the worker ends."""
+        self._read_by: dict[TConn, float] = {}
+        super().init_process()
+
+    def handle(self, conn: TConn) -> object:
+        """Answer a connection's next request; tell whether it stays open. Runs in a thread."""
+        self._read_by[conn] = time.monotonic() + READ_S
+        try:
+            stays = super().handle(conn)
+        finally:
+            del self._read_by[conn]
+        if stays is False:
+            # Closing waits for the client: here, not on the loop that all connections share.
+            with suppress(OSError):
+                conn.close(graceful=True)
+            conn.close = lambda graceful=False: None
+        return stays
+
+    def murder_pending(self) -> None:
+        """Cut off whoever is too slow; called once a second or more often."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn, deadline in list(self._read_by.items()):
+            if now > deadline:
+                with suppress(OSError):  # it has gone already
+                    conn.sock.shutdown(socket.SHUT_RD)  # what is being answered goes on
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept connections or not; when stopping, those first that the kernel has accepted."""
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                before = -1
+                while before != self.nr_conns:
+                    before = self.nr_conns
+                    self.accept(listener)
+                listener.close()
