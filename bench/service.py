@@ -1,13 +1,14 @@
 """Try what a service on the internet has to stand: python -m bench.service [NAME ...].
 
-Prints what came of slow clients, of pictures that grow when they are decoded, of models replaced
-under load, and of stops under load.
+Prints what came of slow clients, on the bare port and behind nginx, of pictures that grow when they
+are decoded, of models replaced under load, and of stops under load.
 """
 
 import io
 import shutil
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -25,7 +27,7 @@ from PIL import Image
 from export.card import replace_file
 from export.graph import version_of
 from tests.clients import CUT_OFF, SEVEN, Clients
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, free_port
 
 GRAPH = ROOT / "artifacts" / "digits.onnx"
 SLOW, ORDINARY = 200, 8
@@ -34,17 +36,45 @@ SWAPS, STOPS = 50, 20
 
 def main() -> None:
     """Try those that are named, or all."""
-    tries = {"slow": _slow, "bombs": _bombs, "swaps": _swaps, "stops": _stops}
+    tries = {"slow": _slow, "proxied": _proxied, "bombs": _bombs, "swaps": _swaps, "stops": _stops}
     for name in sys.argv[1:] or tries:
         with tempfile.TemporaryDirectory() as folder:
             tries[name](Path(folder))
 
 
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 1000; }}
+http {{
+    access_log off; client_body_temp_path {folder}; proxy_temp_path {folder};
+    client_header_timeout 8s; client_body_timeout 8s;
+    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{behind}; }} }}
+}}
+"""
+
+
+def _proxied(folder: Path) -> None:
+    server, port = _start(folder), free_port()
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, behind=server.port))
+    nginx = subprocess.Popen(["nginx", "-c", config])
+    time.sleep(1)
+    _beside_slow_ones(port, "behind nginx")
+    nginx.terminate()
+    nginx.wait()
+    server.stop()
+
+
 def _slow(folder: Path) -> None:
     server = _start(folder)
-    alone = _p99_ms(Clients(server.port, ORDINARY, "no"), lambda: time.sleep(10))
+    _beside_slow_ones(server.port, "on the bare port")
+    server.stop()
+
+
+def _beside_slow_ones(port: int, where: str) -> None:
+    alone = _p99_ms(Clients(port, ORDINARY, "no"), lambda: time.sleep(10))
     gone: list[float] = []
-    threads = [threading.Thread(target=_trickle, args=(server.port, gone)) for _ in range(SLOW)]
+    threads = [threading.Thread(target=_trickle, args=(port, gone)) for _ in range(SLOW)]
 
     def trickle() -> None:
         for thread in threads:
@@ -52,11 +82,10 @@ def _slow(folder: Path) -> None:
         for thread in threads:
             thread.join()
 
-    clients = Clients(server.port, ORDINARY, "no")
+    clients = Clients(port, ORDINARY, "no")
     beside = _p99_ms(clients, trickle)
-    server.stop()
     print(
-        f"slow: {len(gone)} clients at a byte a second, the last gone after {max(gone):.1f} s; "
+        f"{where}: {len(gone)} clients at a byte a second, the last gone after {max(gone):.1f} s; "
         f"{ORDINARY} ordinary ones beside them: {dict(Counter(clients.statuses))}, "
         f"p99 {beside:.0f} ms, alone {alone:.0f} ms"
     )
@@ -79,8 +108,7 @@ def _trickle(port: int, gone: list[float]) -> None:
     gone.append(time.monotonic() - began)
 
 
-def _p99_ms(clients: Clients, meanwhile: object) -> float:
-    assert callable(meanwhile)
+def _p99_ms(clients: Clients, meanwhile: Callable[[], None]) -> float:
     meanwhile()
     clients.stop()
     return 1000 * statistics.quantiles(clients.seconds, n=100)[-1]
