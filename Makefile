@@ -8,10 +8,10 @@ SEEDS ?= 0 1 2
 MODELS ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e contract screenshots model train seeds study export rollback lint format lock clean
+.PHONY: help run test e2e contract check-images screenshots model train seeds study export rollback lint format lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (PORT and the others: see .env.example)
 	@exec $(SERVE)/bin/python -m webapp
@@ -46,6 +46,9 @@ rollback:  ## put the previous model back into MODELS; a service takes it up by 
 contract: $(DEV)/ready  ## hold the code to webapp/openapi.json, in 2,000 cases
 	$(DEV)/bin/python -m pytest tests/test_service.py -k interface --max-examples 110
 
+check-images: $(DEV)/ready  ## build the images and try the compose file, where there is Docker
+	$(DEV)/bin/python -m bench.containers $(ARGS)
+
 export: $(DEV)/ready  ## export the newest run to artifacts/
 	$(DEV)/bin/python -m export
 
@@ -56,6 +59,9 @@ lint: $(DEV)/ready  ## check style, types and imports
 	$(DEV)/bin/isort --check $(CODE)
 	$(DEV)/bin/flake8 $(CODE)
 	$(DEV)/bin/mypy
+	@! docker compose version >/dev/null 2>&1 || \
+		POSTGRES_PASSWORD=any docker compose --profile '*' config --quiet
+	@! hadolint --version >/dev/null 2>&1 || hadolint Dockerfile.serve Dockerfile.train
 
 format: $(DEV)/ready  ## put the code into its one style
 	$(DEV)/bin/ruff check --fix --quiet $(CODE)

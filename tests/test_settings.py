@@ -71,7 +71,8 @@ def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
 
 def test_example_and_readme_name_every_setting() -> None:
     example = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    extra = ["MNIST_DIR", "DRAWINGS_FILE", "POSTGRES_PASSWORD"]
+    compose = ["POSTGRES_PASSWORD", "DOMAIN", "HOST_USER", "WEB_MEMORY"]
+    extra = ["MNIST_DIR", "DRAWINGS_FILE", *compose]
     assert sorted(example) == sorted(NAMES + extra)
     readme = (ROOT / "README.md").read_text()
     assert [name for name in example if f"`{name}`" not in readme] == []
