@@ -21,7 +21,8 @@ host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 h
 bind = f"{host}:{settings.port}"
 workers = settings.workers
 worker_class = "webapp.worker.Worker"
-threads = 256  # more than webapp/admission.py admits, for those who wait, are slow or are refused
+# More than webapp/admission.py admits, for those who wait, are slow or are refused.
+worker_connections = 500
 keepalive = 5
 graceful_timeout = 8
 logconfig_dict = logs.config(settings.log_level)
@@ -36,14 +37,16 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 def on_starting(arbiter: Arbiter) -> None:
     """Prepare in a child process, since neither a session nor a pool survives a fork."""
+    # Where the workers' figures meet. Has to be known before prometheus_client is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
+    import webapp.app  # noqa: F401  loaded once, shared by all that follow
+
     child = get_context("fork").Process(target=_prepare)
     child.start()
     child.join()
     if child.exitcode:
+        on_exit(arbiter)
         sys.exit(child.exitcode)
-    # Where the workers' figures meet. Has to be known before prometheus_client is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
-    import webapp.app  # noqa: F401  loaded once, shared by all workers
 
 
 def _prepare() -> None:
