@@ -52,6 +52,14 @@ def test_serving_never_imports_torch(tmp_path: Path) -> None:
     assert not {"torch", "torchvision", "onnx", "matplotlib", "train", "export"} & set(loaded)
 
 
+@pytest.mark.parametrize("module", ["webapp.classifier", "export.graph"])
+def test_onnxruntime_does_not_report_home(tmp_path: Path, module: str) -> None:
+    program = f"import {module}, onnxruntime; onnxruntime.InferenceSession({str(GRAPH)!r})"
+    home = environment(tmp_path) | {"HOME": str(tmp_path), "CI": ""}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=home, check=True)
+    assert not (tmp_path / ".cache" / "Microsoft").exists()
+
+
 def test_preparing_drawings_needs_no_server() -> None:
     program = "import sys, webapp.preprocess; print(*sys.modules)"
     loaded = subprocess.run(
