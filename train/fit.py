@@ -3,12 +3,10 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from train.augment import distort
@@ -28,7 +26,7 @@ class Epoch:
     seconds: float
     loss: float
     accuracy: float
-    held_out: dict[str, float]  # accuracy of the averaged weights, by part
+    held_out: dict[str, float]  # accuracy, by part
 
     def __str__(self) -> str:
         held_out = "  ".join(f"{part} {value:.2%}" for part, value in self.held_out.items())
@@ -62,12 +60,12 @@ def fit(
 ) -> Fitted:
     """Teach a network; let what `choose` has tell how far to trust its answers.
 
-    The last epoch's average is kept: the learning rate has come down to nothing by then, and to
-    pick the best of noisy scores would be to pick by luck.
+    The last epoch is kept: the learning rate has come down to nothing by then, and to pick the best
+    of noisy scores would be to pick by luck.
     """
     torch.manual_seed(settings.seed)
     run = _Run(settings, device, math.ceil(len(teach) / settings.batch))
-    network = cast(Network, run.average.module)
+    network = run.network
     choose = {name: part.to(device) for name, part in choose.items()}
     epochs: list[Epoch] = []
     for number in range(1, settings.epochs + 1):
@@ -85,13 +83,12 @@ def fit(
 
 
 class _Run:
-    """The network under way, with the average of its weights and what moves them."""
+    """The network under way, and what moves its weights."""
 
     def __init__(self, settings: Settings, device: torch.device, steps: int) -> None:
         self.settings = settings
         self.network = Network(settings.channels).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=settings.weight_decay, fused=True
         )
@@ -140,13 +137,7 @@ class _Run:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.average.update_parameters(self.network)
         return loss.detach(), logits.detach()
-
-    def _average(self, average: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
-        # Young averages forget faster, or a short run would keep what it began with.
-        share = max(1 - self.settings.averaging, 10 / (10 + float(updates)))
-        return average + (now - average) * share
 
 
 def as_images(pixels: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ class Settings:
     learning_rate: float = 6e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
-    averaging: float = 0.998  # decay of the weights' exponential average, a step
     distortion: float = 1.0  # of every image, times what train/augment.py says
     channels: int = 48  # of the first layer; the second has twice as many
     copies: int = 4  # of each pen drawing, an epoch

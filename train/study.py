@@ -34,11 +34,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it ships, but for width": {},
     "48 and 96 channels": {"channels": 48},
     "strokes not bent": {"bend": 0.0},
-    "MNIST alone": {"copies": 0},
+    "no drawings of digits": {"copies": 0},
     "images not distorted": {"distortion": 0.0},
     "no doubt taught": {"doubted": 0},
     "hard labels": {"label_smoothing": 0.0},
-    "weights not averaged": {"averaging": 0.0},
 }
 
 
