@@ -3,7 +3,7 @@
 
 const PEN = 0.07; // width of the pen, of the pad's edge
 const POSTED_EDGE = 280; // pixels, whatever the screen: its density must not reach the model
-const PICTURE_EDGE = 800; // of a picture's longer side, at most: a digit needs no more
+const PICTURE_EDGE = 500; // of a picture's longer side, at most: what a slow phone sends in time
 
 export class Pad {
   #canvas;
