@@ -60,7 +60,7 @@ async function follow() {
   } catch (error) {
     if (current === drawing && !result.isRecorded) result.clear();
     if (error.wait) pause = 1000 * error.wait; // too fast: only Predict's own refusal is news
-    else if (current === drawing) complain(error);
+    else if (current === drawing && element("retry").hidden) complain(error); // no offer is withdrawn
   }
   await new Promise((resolve) => setTimeout(resolve, pause));
   following = false;
