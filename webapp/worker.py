@@ -1,6 +1,8 @@
 """How a worker process reads requests: within a deadline, and to the last one when it stops."""
 
+import ctypes
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+LIBC = ctypes.PyDLL(None)  # whose functions keep Python's lock
 READ_S = 7  # from the first byte of a request to its last
 
 
@@ -73,9 +76,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Accept connections or not; when stopping, those first that the kernel has accepted."""
         super().set_accept_enabled(enabled)
         if not self.alive:
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1)
             for listener in self.sockets:
-                before = -1
-                while before != self.nr_conns:
-                    before = self.nr_conns
-                    self.accept(listener)
-                listener.close()
+                self._accept_the_last(listener.sock)
+            sys.setswitchinterval(interval)
+
+    def _accept_the_last(self, listener: socket.socket) -> None:
+        # Nothing may come between the last accept and the close, or a client that connects then is
+        # cut off. Python's own accept lets other threads run, for milliseconds; this one does not.
+        while (number := LIBC.accept(listener.fileno(), None, None)) >= 0:
+            client = socket.socket(fileno=number)
+            with suppress(OSError):  # it has gone already
+                address = client.getpeername()
+                self.nr_conns += 1
+                self.enqueue_req(TConn(self.cfg, client, address, listener.getsockname()))
+        LIBC.close(listener.detach())
