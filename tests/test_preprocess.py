@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 from tests.pictures import encoded, seven
 from train.data import load_mnist
+from train.doubt import other_no_digits
+from train.drawings import LOOKS, draw_all
 from webapp.errors import NoInk, NotAnImage, TooManyPixels
 from webapp.preprocess import BOX, decode, prepare
 
@@ -30,6 +32,13 @@ def test_mnist_comes_out_as_it_went_in(mnist: Path) -> None:
     digits = load_mnist(mnist)[2].pixels.numpy()[:1000]
     kept = [same(prepare(Image.fromarray(digit)), digit) for digit in digits]
     assert np.mean(kept) > 0.97  # the others have dirt beside the digit
+
+
+def test_scribbles_come_out_as_those_that_the_network_learnt_from() -> None:
+    scribbles = other_no_digits(40)["scribbles"]
+    with np.load(Path(__file__).with_name("prepared.npz")) as before:
+        for edge in before:
+            assert same(draw_all(scribbles, [*LOOKS], int(edge)), before[edge])
 
 
 def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
@@ -70,7 +79,7 @@ def test_place_does_not_matter() -> None:
         assert same(prepare(canvas))
 
 
-@pytest.mark.parametrize("edge", [140, 560, 1120])
+@pytest.mark.parametrize("edge", [140, 560, 1120, 2000])
 def test_size_does_not_matter(edge: int) -> None:
     assert np.abs(prepare(seven(edge)).astype(int) - EXPECTED).mean() < 2
 
