@@ -12,7 +12,7 @@ from gunicorn.arbiter import Arbiter
 from webapp import logs
 from webapp.errors import StartError
 from webapp.settings import read_settings
-from webapp.worker import Worker
+from webapp.worker import CONNECTIONS, Worker
 
 settings = read_settings()
 
@@ -69,6 +69,7 @@ def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
+    CONNECTIONS[worker.age % len(CONNECTIONS)] = 0
 
 
 def on_exit(arbiter: Arbiter) -> None:

@@ -1,6 +1,7 @@
 """How a worker process reads requests: within a deadline, and to the last one when it stops."""
 
 import ctypes
+import select
 import socket
 import sys
 import threading
@@ -8,12 +9,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from mmap import mmap
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 LIBC = ctypes.PyDLL(None)  # whose functions keep Python's lock
 READ_S = 7  # from the first byte of a request to its last
+LINGER_S = 0.5  # that a worker which stops still waits for an open connection's next request
+OTHERS_FIRST_S = 0.002
+# One more than how many connections each worker has, 0 where there is no worker; shared by all.
+CONNECTIONS = mmap(-1, 256)
 
 
 class _Threads(Executor):
@@ -49,19 +55,47 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Return what answers connections."""
         return _Threads()
 
-    def handle(self, conn: TConn) -> object:
-        """Answer a connection's next request; tell whether it stays open. Runs in a thread."""
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do what is next; called again and again."""
+        super().wait_for_and_dispatch_events(timeout)
+        CONNECTIONS[self.age % len(CONNECTIONS)] = 1 + min(self.nr_conns, 254)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection, unless a worker with fewer of them does so in time."""
+        if self.alive and self.nr_conns >= min(filter(None, CONNECTIONS[:]), default=1):
+            time.sleep(OTHERS_FIRST_S)
+        super().accept(listener)
+
+    def handle(self, conn: TConn) -> bool:
+        """Answer a connection's requests, one after the other. Runs in a thread."""
+        while self._answer(conn) and self._next_comes(conn):
+            pass
+        # Closing waits for the client: here, not on the loop that all connections share.
+        with suppress(OSError):
+            conn.close(graceful=True)
+        conn.close = lambda graceful=False: None
+        return False
+
+    def _answer(self, conn: TConn) -> object:
         self._read_by[conn] = time.monotonic() + READ_S
         try:
-            stays = super().handle(conn)
+            return super().handle(conn)
         finally:
             del self._read_by[conn]
-        if stays is False:
-            # Closing waits for the client: here, not on the loop that all connections share.
-            with suppress(OSError):
-                conn.close(graceful=True)
-            conn.close = lambda graceful=False: None
-        return stays
+
+    def _next_comes(self, conn: TConn) -> bool:
+        """Wait for a connection's next request; return whether there is one."""
+        if conn.parser and conn.parser.unreader.buf.getvalue():  # it came with the one before
+            return True
+        poller = select.poll()
+        poller.register(conn.sock, select.POLLIN)
+        idle_until = time.monotonic() + self.cfg.keepalive
+        while time.monotonic() < idle_until:
+            if poller.poll(1000 * LINGER_S):
+                return True
+            if not self.alive:
+                break
+        return False
 
     def murder_pending(self) -> None:
         """Cut off whoever is too slow; called once a second or more often."""
