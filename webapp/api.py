@@ -6,7 +6,6 @@ import hmac
 import io
 import json
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,8 +22,6 @@ from flask import (
     jsonify,
     request,
     send_from_directory,
-    session,
-    url_for,
 )
 from PIL import Image
 
@@ -46,6 +43,7 @@ from webapp.record import Record
 from webapp.settings import Settings, whole_number
 from webapp.stats import summarize
 from webapp.storage import Filters, Prediction, new_prediction
+from webapp.visitors import Visitors, new_name
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 PAGE, MAX_PAGE = 100, 500  # predictions in a list
@@ -64,6 +62,7 @@ class Services:
     settings: Settings
     model: Served
     record: Record
+    visitors: Visitors
 
 
 def _services() -> Services:
@@ -87,9 +86,8 @@ def create_prediction() -> Response:
             pixels = preprocess.prepare(picture)
         with metrics.stage("infer"):
             answer = classifier.classify(pixels)
-    prediction = new_prediction(
-        answer, classifier.version, pixels.tobytes(), _visitor() if store else ""
-    )
+    known = services.visitors.known()
+    prediction = new_prediction(answer, classifier.version, pixels.tobytes(), known or new_name())
     stored = store and _stored(prediction)
     metrics.count_prediction(answer, stored)
     if not stored:
@@ -97,7 +95,9 @@ def create_prediction() -> Response:
         return jsonify(_as_json(prediction) | unstored)
     response = jsonify(_as_json(prediction))
     response.status_code = HTTPStatus.CREATED
-    response.location = url_for("api.get_prediction", id_=prediction.id)
+    response.location = f"{request.script_root}{request.path}/{prediction.id}"
+    if not known:
+        services.visitors.remember(prediction.visitor, response)
     return response
 
 
@@ -209,16 +209,8 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
 # ---- who asks --------------------------------------------------------------------------------
 
 
-def _visitor() -> str:
-    """Return the random name in the browser's signed cookie, given on its first prediction."""
-    if "visitor" not in session:
-        session["visitor"] = secrets.token_urlsafe(16)
-        session.permanent = True
-    return cast(str, session["visitor"])
-
-
 def _is_own(prediction: Prediction) -> bool:
-    visitor = session.get("visitor", "")
+    visitor = _services().visitors.known()
     return bool(visitor) and hmac.compare_digest(prediction.visitor, visitor)
 
 

@@ -1,11 +1,9 @@
 """The Flask application: wiring only."""
 
-from datetime import timedelta
 from typing import cast
 
 from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
-from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import admission, api, commands, logs, metrics, pages, problems
@@ -14,6 +12,7 @@ from webapp.errors import StartError
 from webapp.record import Record, create_schema, open_journal
 from webapp.settings import Settings, read_settings, secret_key
 from webapp.storage import Storage
+from webapp.visitors import Visitors
 
 
 def prepare(settings: Settings) -> None:
@@ -36,18 +35,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__)
     app.debug = settings.debug
     app.logger.setLevel(settings.log_level.upper())
-    app.config.update(
-        SECRET_KEY=secret_key(settings),
-        SESSION_COOKIE_NAME="visitor",
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_REFRESH_EACH_REQUEST=False,
-        PERMANENT_SESSION_LIFETIME=timedelta(days=365),
-    )
     cast(DefaultJSONProvider, app.json).sort_keys = False  # answers read in the contract's order
-    app.session_interface = _Sessions()
     record = Record(Storage(settings.database_url), open_journal(settings.data_dir))
+    visitors = Visitors(secret_key(settings))
     model = Served(settings.model_dir, settings.data_dir / "serving.onnx")
-    app.extensions["digits"] = api.Services(settings, model, record)
+    app.extensions["digits"] = api.Services(settings, model, record, visitors)
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         behind = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
@@ -63,12 +55,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings.rate_limit:
         _limit(app, settings)
     return app
-
-
-class _Sessions(SecureCookieSessionInterface):
-    def get_cookie_secure(self, app: Flask) -> bool:
-        """Return whether the cookie is for HTTPS alone: where it was asked for over HTTPS."""
-        return request.is_secure
 
 
 def _limit(app: Flask, settings: Settings) -> None:
