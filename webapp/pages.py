@@ -21,7 +21,7 @@ def init_app(app: Flask) -> None:
 
 
 def _add_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
+    response.headers.extend(HEADERS)
     if request.is_secure:
         response.headers["Strict-Transport-Security"] = HTTPS_ALONE
     return response

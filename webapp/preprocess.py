@@ -48,8 +48,8 @@ def decode(body: bytes) -> Image.Image:
                 f"The picture has more than {millions} million pixels. Send a smaller one."
             )
         file.load()
-        picture = ImageOps.exif_transpose(file)
-        return picture.convert("RGBA") if picture.mode == "P" else picture
+        ImageOps.exif_transpose(file, in_place=True)
+        return file.convert("RGBA") if file.mode == "P" else file
     except TooManyPixels:
         raise
     except Exception as exc:  # decoders raise whatever they come across in a broken file
