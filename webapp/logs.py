@@ -42,7 +42,6 @@ def config(level: str) -> dict[str, Any]:
         "root": {"level": level.upper(), "handlers": ["lines"]},
         "loggers": {
             "gunicorn.error": {"level": level.upper(), "propagate": True},
-            "gunicorn.access": {"level": "CRITICAL"},  # each request has a line already
             "alembic": {"level": "WARNING"},
         },
     }

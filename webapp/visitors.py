@@ -18,6 +18,8 @@ class Visitors:
 
     def known(self) -> str:
         """Return the name in the request's cookie, empty where there is none."""
+        if "HTTP_COOKIE" not in request.environ:  # which Werkzeug finds out ten times slower
+            return ""
         try:
             return self._signer.unsign(request.cookies.get(COOKIE, "")).decode()
         except BadSignature:
