@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from http import HTTPStatus
@@ -26,7 +27,7 @@ from tests.fuzz import fuzz
 from tests.test_storage import made
 from webapp import admission
 from webapp.app import create_app, prepare
-from webapp.errors import StartError
+from webapp.errors import Busy, StartError
 from webapp.logs import JsonLines
 from webapp.record import open_journal
 from webapp.settings import Settings
@@ -72,6 +73,33 @@ def test_more_than_a_worker_takes_on_is_refused_at_once(client: FlaskClient) -> 
         admission._places.release()
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert client.post(**READ).status_code == HTTPStatus.OK
+
+
+def test_pictures_are_looked_at_in_the_order_in_which_they_come() -> None:
+    looked_at = []
+
+    def look(number: int) -> None:
+        with admission.turn():
+            looked_at.append(number)
+
+    with admission.turn():
+        threads = [threading.Thread(target=look, args=(number,)) for number in range(20)]
+        for length, thread in enumerate(threads, start=2):
+            thread.start()
+            while len(admission._turns) < length:
+                time.sleep(0.001)
+        assert looked_at == []
+    for thread in threads:
+        thread.join()
+    assert looked_at == list(range(20))
+
+
+def test_who_waits_too_long_for_a_turn_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TURN_S", 0.01)
+    with admission.turn(), pytest.raises(Busy), admission.turn():
+        pass
+    with admission.turn():
+        pass
 
 
 def test_64_at_once_are_never_refused(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """How much a worker takes on at once: past that, a prompt no rather than a queue that grows."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from flask import Flask, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -15,7 +16,7 @@ HEALTH = ("/healthz", "/readyz", "/metrics")  # whoever watches over the service
 TURN_S = 5  # that a picture may wait until it is looked at
 
 _places = threading.BoundedSemaphore(AT_ONCE)
-_turn = threading.Lock()
+_turns: deque[threading.Lock] = deque()  # of all who want to compute; the first one may
 
 
 def init_app(app: Flask) -> None:
@@ -44,10 +45,19 @@ def _leave(error: BaseException | None) -> None:
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Let one thread at a time compute: a large picture takes a hundred megabytes."""
-    if not _turn.acquire(timeout=TURN_S):
-        raise Busy("Too many pictures are looked at. Try again in a second.")
+    """Let one thread at a time compute, in the order in which they come.
+
+    A large picture takes a hundred megabytes. A lock alone would let those who come later in first,
+    and somebody would wait for all of them.
+    """
+    mine = threading.Lock()
+    mine.acquire()
+    _turns.append(mine)
     try:
+        if _turns[0] is not mine and not mine.acquire(timeout=TURN_S):
+            raise Busy("Too many pictures are looked at. Try again in a second.")
         yield
     finally:
-        _turn.release()
+        _turns.remove(mine)
+        with suppress(IndexError, RuntimeError):  # nobody is there, or nobody waits
+            _turns[0].release()
