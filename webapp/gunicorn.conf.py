@@ -1,18 +1,24 @@
 """How gunicorn serves the application."""
 
+import gc
 import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from multiprocessing import get_context
 
 from flask import Flask
+from gunicorn import glogging
 from gunicorn.arbiter import Arbiter
 
 from webapp import logs
 from webapp.errors import StartError
 from webapp.settings import read_settings
-from webapp.worker import CONNECTIONS, Worker
+from webapp.worker import CONNECTIONS, LIBC, Worker
+
+# Of mallopt, from malloc.h: how many heaps the threads get, each of which keeps what it once had.
+M_ARENA_MAX = -8
 
 settings = read_settings()
 
@@ -31,8 +37,12 @@ control_socket_disable = True  # it would need a home to write to
 # A heartbeat on a disk can stall behind the disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
-# Each worker computes on one core; NumPy's own threads would only get in each other's way.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
+    """What gunicorn logs by."""
+
+    def access(self, *_: object) -> None:
+        """Print nothing: webapp/logs.py has a line for each request."""
 
 
 def on_starting(arbiter: Arbiter) -> None:
@@ -40,6 +50,10 @@ def on_starting(arbiter: Arbiter) -> None:
     # Where the workers' figures meet. Has to be known before prometheus_client is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
     import webapp.app  # noqa: F401  loaded once, shared by all that follow
+
+    gc.freeze()  # what is shared would be copied where the workers' collectors look through it
+    with suppress(AttributeError):  # another C library than glibc
+        LIBC.mallopt(M_ARENA_MAX, 1)
 
     child = get_context("fork").Process(target=_prepare)
     child.start()

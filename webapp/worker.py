@@ -23,7 +23,7 @@ CONNECTIONS = mmap(-1, 256)
 
 
 class _Threads(Executor):
-    """A thread for each request, as many as there are connections.
+    """A thread for each connection.
 
     Python's own pool keeps all the threads that it ever had, and has ever more: since 3.12 it loses
     count of the idle ones. Hundreds of them take more memory than all the rest.
