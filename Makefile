@@ -8,7 +8,7 @@ SEEDS ?= 0 1 2
 MODELS ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e contract check-images screenshots model train seeds study export rollback lint format lock clean
+.PHONY: help run test e2e bench contract check-images screenshots model train seeds study export rollback lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ rollback:  ## put the previous model back into MODELS; a service takes it up by 
 		cp -p $$file previous/.now && mv previous/$$file $$file && mv previous/.now previous/$$file \
 		|| exit 1; done
 	@echo "$(MODELS) has the previous model again; once more brings this one back"
+
+bench: $(DEV)/ready  ## time the service beside the work itself (ARGS="postgres" and others: see bench/speed.py)
+	@$(DEV)/bin/python -m bench.speed $(ARGS)
 
 contract: $(DEV)/ready  ## hold the code to webapp/openapi.json, in 2,000 cases
 	$(DEV)/bin/python -m pytest tests/test_service.py -k interface --max-examples 110
