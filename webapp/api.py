@@ -1,18 +1,14 @@
 """The interface for the page and for programs, under /api/, and the health checks beside it."""
 
 import base64
-import binascii
 import hmac
 import io
-import json
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import UUID
 
 from flask import (
@@ -27,16 +23,24 @@ from PIL import Image
 
 from webapp import metrics, preprocess
 from webapp.admission import turn
+from webapp.arguments import (
+    MOMENT,
+    argument,
+    cursor,
+    filters,
+    json_object,
+    moment_of,
+    posted_picture,
+    yes_or_no,
+)
 from webapp.classifier import Served
 from webapp.errors import (
     BadRequest,
     NoSuchDigit,
-    NotAnImage,
     NotFound,
     NotOperator,
     NotYours,
     StorageAway,
-    UnsupportedMedia,
 )
 from webapp.exports import csv_chunks
 from webapp.record import Record
@@ -45,14 +49,10 @@ from webapp.stats import summarize
 from webapp.storage import Filters, Prediction, new_prediction
 from webapp.visitors import Visitors, new_name
 
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 PAGE, MAX_PAGE = 100, 500  # predictions in a list
-MOMENT = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
 api = Blueprint("api", __name__, url_prefix="/api")
 health = Blueprint("health", __name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def _services() -> Services:
 def create_prediction() -> Response:
     """Read the posted picture, and store the prediction unless store=no."""
     services = _services()
-    store = _argument("store", _yes_or_no, "yes or no") is not False
-    body = _posted_picture()
+    store = argument("store", yes_or_no, "yes or no") is not False
+    body = posted_picture()
     classifier = services.model.classifier
     with turn():
         with metrics.stage("decode"):
@@ -115,9 +115,9 @@ def _stored(prediction: Prediction) -> bool:
 def list_predictions() -> Response:
     """List predictions, newest first."""
     page, after = _services().record.page(
-        limit=_argument("limit", whole_number(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
-        before=_argument("before", _cursor, "the `next` of another list"),
-        filters=_filters(),
+        limit=argument("limit", whole_number(1, MAX_PAGE), f"1 to {MAX_PAGE}") or PAGE,
+        before=argument("before", cursor, "the `next` of another list"),
+        filters=filters(),
     )
     return jsonify(predictions=[_as_json(prediction) for prediction in page], next=after)
 
@@ -126,7 +126,7 @@ def list_predictions() -> Response:
 def export_predictions() -> Response:
     """Return all that the filters choose, newest first, for the operator."""
     _require_operator()
-    chunks = csv_chunks(_services().record, _filters())
+    chunks = csv_chunks(_services().record, filters())
     first = next(chunks)  # while there still can be another answer
     return Response(chain([first], chunks), mimetype="text/csv")
 
@@ -135,7 +135,7 @@ def export_predictions() -> Response:
 def delete_predictions() -> Response:
     """Delete all predictions older than `to`, for the operator."""
     _require_operator()
-    until = _argument("to", _moment, MOMENT)
+    until = argument("to", moment_of, MOMENT)
     if until is None or len(request.args) > 1:
         raise BadRequest(f"`to`, alone, should be {MOMENT}: what is older is deleted.")
     return jsonify(deleted=_services().record.delete(Filters(until=until)))
@@ -170,7 +170,7 @@ def get_image(id_: UUID) -> Response:
 def label_prediction(id_: UUID) -> Response:
     """Keep what the digit really was, or null for nobody knows."""
     record = _services().record
-    body = _json_object()
+    body = json_object()
     if body.keys() != {"true_digit"}:
         raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
     digit = body["true_digit"]
@@ -225,90 +225,6 @@ def _is_operator() -> bool:
     if request.authorization and request.authorization.type == "bearer":
         given = request.authorization.token
     return bool(token and given) and hmac.compare_digest(token.encode(), str(given).encode())
-
-
-# ---- what is asked ---------------------------------------------------------------------------
-
-
-def _posted_picture() -> bytes:
-    """Return the encoded picture, in whichever of the three ways it came."""
-    if request.mimetype in IMAGE_TYPES:
-        return request.get_data()
-    if request.mimetype == "multipart/form-data":
-        if "image" not in request.files:
-            raise BadRequest("The form has no file in a field named `image`.")
-        return bytes(request.files["image"].read())
-    if request.mimetype == "application/json":
-        return _data_url(_json_object().get("image"))
-    raise UnsupportedMedia(
-        f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
-    )
-
-
-def _data_url(url: object) -> bytes:
-    head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
-    if not (head.startswith("data:") and head.endswith(";base64")):
-        raise BadRequest('The body should be {"image": "data:image/png;base64,…"}.')
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise NotAnImage("The data URL is not base64.") from exc
-
-
-def _json_object() -> dict[str, Any]:
-    if request.mimetype != "application/json":
-        raise UnsupportedMedia("Send application/json.")
-    try:
-        body = json.loads(request.get_data())
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest("The body is not JSON.") from exc
-    if not isinstance(body, dict):
-        raise BadRequest("The body should be a JSON object.")
-    return body
-
-
-def _argument(name: str, parse: Callable[[str], T], expected: str) -> T | None:
-    """Return a parameter of the query, or None where it is not given. Raises BadRequest."""
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        return parse(text)
-    except (ValueError, KeyError) as exc:
-        raise BadRequest(f"`{name}` should be {expected}.") from exc
-
-
-def _filters() -> Filters:
-    return Filters(
-        digit=_argument("digit", whole_number(0, 9), "0 to 9"),
-        labelled=_argument("labelled", _yes_or_no, "yes or no"),
-        right=_argument("right", _yes_or_no, "yes or no"),
-        model_version=_argument("model_version", _version, "a version of the model"),
-        since=_argument("from", _moment, MOMENT),
-        until=_argument("to", _moment, MOMENT),
-    )
-
-
-def _moment(text: str) -> datetime:
-    """Return a date, or a date and time, of UTC where it names no other zone."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _yes_or_no(text: str) -> bool:
-    return {"yes": True, "no": False}[text]
-
-
-def _cursor(text: str) -> str:
-    if str(UUID(text)) != text:
-        raise ValueError
-    return text
-
-
-def _version(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{1,64}", text):
-        raise ValueError
-    return text
 
 
 # ---- the model, the record as a whole, health ------------------------------------------------
