@@ -19,14 +19,16 @@ from export.card import over_seeds
 from export.graph import make_graph
 from tests.conftest import ROOT
 from train import report, study
+from train.__main__ import main as train
 from train.augment import distort
 from train.data import NO_DIGIT, Digits, Lessons, Parts, load_mnist
-from train.doubt import other_no_digits
+from train.doubt import no_digits, other_no_digits
 from train.drawings import LOOKS, SMALL, draw, draw_all, draw_otherwise, parse_unipen, read_drawings
 from train.fit import Fitted, calibrate, choose_device, fit, logits_of
 from train.model import Network, describe
 from train.settings import Settings
 from webapp.classifier import Classifier
+from webapp.preprocess import prepare
 
 SHORT = Settings(epochs=2, batch=64, channels=16, seed=1)
 
@@ -120,6 +122,16 @@ def test_drawings_repeat_for_a_seed_and_differ_between_looks() -> None:
     assert (pixels[0, 0] != pixels[0, 1]).any()
 
 
+def test_all_that_is_drawn_leaves_ink_in_every_look() -> None:
+    rng = np.random.default_rng(0)
+    others = other_no_digits(8)
+    inks = no_digits(parse_unipen(UNIPEN.splitlines()), replace(SHORT, doubted=20), seed=0)
+    for ink in [*inks, *others["scribbles"], *others["letters"]]:
+        drawn = ink(rng, SMALL)
+        for look in LOOKS.values():
+            assert prepare(look(drawn, rng)).max() == 255
+
+
 def test_distortion_is_mild_and_differs_between_images() -> None:
     torch.manual_seed(0)
     image = torch.zeros(1, 1, 28, 28)
@@ -211,6 +223,29 @@ def test_exported_run_is_served_as_it_was_measured(
     assert card["seeds"]["MNIST"]["each"] == {"1": card["figures"]["MNIST"]["accuracy"]}
     assert (tmp_path / "report" / "seeds.png").is_file()
     assert not list(tmp_path.rglob(".*"))  # no drafts
+
+
+def test_commands_train_and_study(
+    mnist: Path, drawings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = read_drawings(drawings_file)[::20]
+    for module in ("train.data", "train.study"):
+        monkeypatch.setattr(f"{module}.read_drawings", lambda path: few)
+    monkeypatch.setattr("train.data.OTHERS", 20)
+    data = ["--data", str(mnist), "--runs", str(tmp_path)]
+    least = ["--epochs=1", "--batch=1000", "--channels=2", "--copies=1", "--doubted=40"]
+    monkeypatch.setattr(sys, "argv", ["train", *data, *least])
+    train()
+    (metrics,) = tmp_path.glob("*/metrics.json")
+    assert len(json.loads(metrics.read_text())["figures"]) == 1 + len(LOOKS)
+
+    monkeypatch.setattr(study, "BASE", Settings(1, 1000, channels=2, copies=1, doubted=40))
+    monkeypatch.setattr(study, "FOLDS", 1)
+    report_to = ["--report", str(tmp_path), "hard labels"]
+    monkeypatch.setattr(sys, "argv", ["study", *data, *report_to])
+    study.main()
+    shown = json.loads((tmp_path / "ablations.json").read_text())
+    assert shown["hard labels"].keys() == {"MNIST", "drawings"}
 
 
 def test_figures_over_seeds_are_of_like_runs_alone() -> None:
