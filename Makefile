@@ -8,7 +8,8 @@ SEEDS ?= 0 1 2
 MODELS ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e bench contract check-images screenshots model train seeds study export rollback lint format lock clean
+.PHONY: help run test e2e check bench contract check-images screenshots model train seeds study export \
+	rollback lint format lock upgrade licences clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,13 @@ rollback:  ## put the previous model back into MODELS; a service takes it up by 
 		|| exit 1; done
 	@echo "$(MODELS) has the previous model again; once more brings this one back"
 
+check: lint  ## do all that has to hold before a change lands
+	@! git grep -nE 'TODO|FIXME' -- ':!Makefile'
+	$(DEV)/bin/coverage erase
+	$(DEV)/bin/coverage run -m pytest $(ARGS)
+	$(DEV)/bin/coverage combine --quiet
+	$(DEV)/bin/coverage report --show-missing --skip-covered
+
 bench: $(DEV)/ready  ## time the service beside the work itself (ARGS="postgres" and others: see bench/speed.py)
 	@$(DEV)/bin/python -m bench.speed $(ARGS)
 
@@ -75,6 +83,12 @@ lock: $(DEV)/ready  ## resolve requirements-serve.in anew, with hashes
 		--strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --no-emit-options --output-file requirements-serve.txt \
 		requirements-serve.in
+
+upgrade: lock  ## resolve what serves anew, install it, and run all tests
+	$(MAKE) test
+
+licences: $(DEV)/ready  ## list the terms under which all dependencies come
+	@$(DEV)/bin/pip-licenses --order=license
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
