@@ -1,8 +1,25 @@
 """What the project's files say of each other."""
 
+import ast
 import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
 
 from tests.conftest import ROOT
+
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+ROOMS = ("train", "export", "webapp", "artifacts", "tests", "bench", "docs", "deploy")
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def text(request: pytest.FixtureRequest) -> str:
+    """Return what a document says."""
+    return Path(request.param).read_text()
 
 
 def pins(name: str) -> dict[str, str]:
@@ -18,7 +35,51 @@ def test_training_prepares_drawings_with_the_versions_that_serve() -> None:
     assert {name: training[name] for name in shared} == {name: serving[name] for name in shared}
 
 
-def test_readme_names_only_targets_that_are_there() -> None:
-    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"[`$] ?make\s+([a-z0-9-]+)", (ROOT / "README.md").read_text()))
-    assert {"run", "test", "model"} <= named <= targets
+def test_documents_name_only_targets_that_are_there(text: str) -> None:
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"[`$] ?make\s+([a-z0-9-]+)", text)) <= {*targets}
+
+
+def test_documents_name_only_files_that_are_there(text: str) -> None:
+    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./-]*)`", text)
+    named += re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_documents_name_only_modules_that_are_there(text: str) -> None:
+    named = set(re.findall(r"python -m\s+([\w.]+)", text)) - {"webapp"}
+    assert [name for name in named if find_spec(name) is None] == []
+
+
+def test_documents_name_only_routes_that_are_there(text: str, app: Flask) -> None:
+    routes = {re.sub(r"<.*?>", "<id>", rule.rule) for rule in app.url_map.iter_rules()}
+    named = re.findall(
+        r"[` ](?:127\.0\.0\.1:8000)?(/(?:api|healthz|readyz|metrics)\b[\w/.<>]*)", text
+    )
+    assert {name.rstrip("/.") for name in named} - {"/api"} <= routes
+
+
+def test_documents_name_only_commands_that_are_there(text: str, app: Flask) -> None:
+    for line in re.findall(r"flask --app webapp\.app (predictions [^`\n]+)", text):
+        words = [word for word in shlex.split(line) if word.startswith("-") or word.isalpha()]
+        command, options = words[:2], {word for word in words if word.startswith("--")}
+        shown = CliRunner().invoke(app.cli, [*command, "--help"])
+        assert shown.exit_code == 0
+        assert options - {"--help"} <= set(re.findall(r"--[\w-]+", shown.output))
+
+
+def test_contributing_names_every_test_file() -> None:
+    named = re.findall(r"`tests/(test_\w+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {*named} == {path.name for path in ROOT.glob("tests/test_*.py")}
+
+
+def test_functions_are_short() -> None:
+    lengths = [
+        node.end_lineno - node.lineno + 1
+        for room in ("train", "export", "webapp")
+        for path in ROOT.glob(f"{room}/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno
+    ]
+    assert max(lengths) < 50
+    assert sorted(lengths)[len(lengths) // 2] < 10
