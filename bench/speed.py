@@ -11,6 +11,7 @@ NAME is image or sqlite, which are the default, or postgres, workers, rows or me
 import http.client
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -66,7 +67,9 @@ def main() -> None:
         "rows": _rows,
         "memory": _memory,
     }
-    print(f"by {'wrk' if shutil.which('wrk') else 'threads in Python'}, on {CORES} cores; medians")
+    client = "wrk" if shutil.which("wrk") else "threads in Python"
+    print(f"medians of {ROUNDS} rounds by {client}; all on {CORES} cores, {platform.platform()}")
+    print("the work: decode, prepare and read in two processes, without HTTP and a record")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder)
         _draw(pictures)
