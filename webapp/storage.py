@@ -27,7 +27,7 @@ WAIT_S = 3  # for a connection, a statement or a lock
 COUNTING_S = 60  # for many rows to be counted or deleted
 PATIENT_S = 86_400  # for the schema to be brought up to date
 SCHEMA_LOCK = 2_802_801  # any number, the same for all replicas
-POOL = 4  # connections of a worker at most; its threads share them
+POOL = 2  # connections of a worker at most that write a row, and as many for all else
 
 
 class _Connection(extensions.connection):
@@ -205,16 +205,13 @@ class Storage:
 
     def __init__(self, url: str, max_pages: int | None = None) -> None:
         """Connect when first needed. max_pages: of a SQLite file; past it, storing fails."""
-        self._engine = sa.create_engine(
-            url,
-            pool_size=POOL,
-            max_overflow=0,
-            pool_timeout=WAIT_S,
-            **(SQLITE if url.startswith("sqlite") else POSTGRES),
-        )
+        self._engine = _make_engine(url, max_pages)
+        # One row needs no transaction, nor to know beforehand whether its connection is alive: the
+        # server is asked once instead of four times.
+        alone = {"isolation_level": "AUTOCOMMIT", "pool_pre_ping": False}
+        self._single = _make_engine(url, max_pages, pool_reset_on_return=None, **alone)
         insert: Any = postgresql.insert(predictions)
         if url.startswith("sqlite"):
-            sa.event.listen(self._engine, "connect", _tune_sqlite(max_pages))
             insert = sqlite.insert(predictions)
         new, old = insert.excluded, predictions.c
         self._put = insert.on_conflict_do_update(
@@ -251,8 +248,12 @@ class Storage:
 
     def put(self, *rows: Prediction) -> None:
         """Store predictions, or the newer labels of such as are stored; durable on return."""
-        with self._transaction() as connection:
-            connection.execute(self._put, [vars(prediction) for prediction in rows])
+        if len(rows) == 1:
+            with _told(), self._single.connect() as connection:
+                connection.execute(self._put, vars(rows[0]))
+        else:
+            with self._transaction() as connection:
+                connection.execute(self._put, [vars(prediction) for prediction in rows])
 
     def get(self, id_: str) -> Prediction:
         """Return one prediction. Raises NotFound."""
@@ -317,17 +318,34 @@ class Storage:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except (exc.IntegrityError, exc.DataError) as error:
-            raise Refused("The record of predictions does not take this.") from error
-        except exc.SQLAlchemyError as error:
-            if isinstance(getattr(error, "orig", None), QueryCanceled):
-                raise Refused("This takes too long. Ask for less.") from error
-            raise StorageAway(
-                "The record of predictions cannot be reached. Try again in a moment."
-            ) from error
+        with _told(), self._engine.begin() as connection:
+            yield connection
+
+
+def _make_engine(url: str, max_pages: int | None, **options: Any) -> sa.Engine:
+    is_sqlite = url.startswith("sqlite")
+    kind = SQLITE if is_sqlite else POSTGRES
+    engine = sa.create_engine(
+        url, pool_size=POOL, max_overflow=0, pool_timeout=WAIT_S, **(kind | options)
+    )
+    if is_sqlite:
+        sa.event.listen(engine, "connect", _tune_sqlite(max_pages))
+    return engine
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell of the database's errors in our own words."""
+    try:
+        yield
+    except (exc.IntegrityError, exc.DataError) as error:
+        raise Refused("The record of predictions does not take this.") from error
+    except exc.SQLAlchemyError as error:
+        if isinstance(getattr(error, "orig", None), QueryCanceled):
+            raise Refused("This takes too long. Ask for less.") from error
+        raise StorageAway(
+            "The record of predictions cannot be reached. Try again in a moment."
+        ) from error
 
 
 @contextmanager
