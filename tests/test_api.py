@@ -250,6 +250,7 @@ def test_record_is_exported_and_deleted_by_the_operator_alone(client: FlaskClien
         client.delete(PREDICTIONS, query_string={"to": "2999-01-01"}),
     ):
         assert_problem(call, 401)
+        assert call.headers["WWW-Authenticate"] == "Bearer"
     table = client.get("/api/predictions.csv", headers=OPERATOR)
     assert [row["id"] for row in csv.DictReader(table.text.splitlines())] == [old, kept]
     assert client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR).status_code == 204

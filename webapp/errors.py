@@ -25,7 +25,7 @@ class Problem(Exception):
 
     status = 400
     title = "Bad request"
-    retry_after_s: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer, beside the usual ones
 
 
 class BadRequest(Problem):
@@ -43,6 +43,7 @@ class NotOperator(Problem):
 
     status = 401
     title = "Not the operator"
+    headers = (("WWW-Authenticate", "Bearer"),)
 
 
 class NotYours(Problem):
@@ -92,7 +93,7 @@ class Busy(Problem):
 
     status = 503
     title = "Busy"
-    retry_after_s = 1
+    headers = (("Retry-After", "1"),)  # seconds
 
 
 class NotReady(Problem):
@@ -107,7 +108,7 @@ class StorageAway(Problem):
 
     status = 503
     title = "Storage is away"
-    retry_after_s = 5
+    headers = (("Retry-After", "5"),)
 
 
 class Refused(StorageAway):

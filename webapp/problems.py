@@ -25,10 +25,7 @@ def init_app(app: Flask) -> None:
 
 
 def _problem(error: Problem) -> Response:
-    response = Response(status=error.status)
-    if error.retry_after_s:
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    return _fill(response, error.title, str(error))
+    return _fill(Response(status=error.status, headers=[*error.headers]), error.title, str(error))
 
 
 def _malformed(error: Exception) -> Response:
