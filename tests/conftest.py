@@ -86,7 +86,7 @@ def new_database(postgres: Callable[[str], str]) -> str:
 def settings(tmp_path: Path) -> Settings:
     """Return settings that leave everything in the test's own folder."""
     return Settings(
-        data_dir=tmp_path, model_dir=ROOT / "artifacts", operator_token="of-the-operator"
+        data_dir=tmp_path, model_dir=ROOT / "artifacts", operator_token="of-the=operator"
     )
 
 

@@ -23,7 +23,7 @@ from webapp.app import create_app, prepare
 from webapp.settings import Settings
 
 SEVEN = encoded(seven())
-OPERATOR = {"Authorization": "Bearer of-the-operator"}
+OPERATOR = {"Authorization": "Bearer of-the=operator"}
 PREDICTIONS = "/api/predictions"
 KEYS = [
     "id",
@@ -102,6 +102,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
     [
         (400, b"seven", "image/png", "PNG"),
         (400, SEVEN[:-100], "image/png", "PNG"),
+        (400, 501 * b"\xff\xda", "image/jpeg", "too many scans"),
         (400, b"{", "application/json", "not JSON"),
         (400, b"[" * 100_000, "application/json", "not JSON"),
         (400, b"[]", "application/json", "object"),
@@ -119,6 +120,11 @@ def test_bad_picture_gets_a_clear_problem(
 ) -> None:
     assert_problem(post(client, body, content_type=media_type), status, detail)
     assert client.get(PREDICTIONS).json["predictions"] == []
+
+
+def test_picture_that_ends_early_is_not_taken_as_whole(client: FlaskClient) -> None:
+    cut_off = {"CONTENT_LENGTH": str(len(SEVEN) + 1), "wsgi.input_terminated": True}
+    assert_problem(post(client, environ_overrides=cut_off), 400, "ends early")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_mutated_bodies_never_fail_the_service(client: FlaskClient) -> None:
 
 
 def test_interface_is_what_the_document_says(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    server = Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="of-the-operator")
+    server = Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="of-the=operator")
     server.wait_until_ready()
     program = Path(sys.executable).with_name("schemathesis")
     document = f"{server.url}/api/openapi.json"
@@ -199,7 +199,7 @@ def test_readiness_says_what_is_wrong(app: Flask, client: FlaskClient) -> None:
 def test_request_is_logged_in_a_line_without_what_is_private(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret = {"Authorization": "Bearer of-the-operator", "X-Request-ID": "a-1"}
+    secret = {"Authorization": "Bearer of-the=operator", "X-Request-ID": "a-1"}
     with caplog.at_level(logging.INFO):
         response = client.post(**READ, headers=secret)
         client.get("/healthz")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import helper
 
 from tests.conftest import ROOT, Server, environment
 from tests.pictures import encoded, seven
+from webapp.classifier import _version_of
 
 GRAPH = ROOT / "artifacts" / "digits.onnx"
 
@@ -89,6 +91,25 @@ def _without_card(graph: onnx.ModelProto) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+def _not_running(graph: onnx.ModelProto) -> bytes:
+    # A Reshape to rows of 11, as far as which the types and shapes are not looked through.
+    shapes = {"rows": [-1, 11], "from": [0], "to": [10], "axis": [1]}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["ink"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["ink", "rows"], ["cells"]),
+        helper.make_node("Slice", ["cells", "from", "to", "axis"], ["probabilities"]),
+    ]
+    constants = [
+        helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        for name, values in shapes.items()
+    ]
+    made = helper.make_graph(nodes, "made", graph.graph.input, graph.graph.output, constants)
+    model = helper.make_model(made, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    card = {"version": _version_of(model.SerializeToString()), "doubt_below": 0.5}
+    helper.set_model_props(model, {"card": json.dumps(card)})
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("unfit", "says"),
     [
@@ -96,8 +117,9 @@ def _without_card(graph: onnx.ModelProto) -> bytes:
         (lambda graph: graph.SerializeToString()[:1000], "no ONNX graph"),
         (_renamed_input, "pixels.*image"),
         (_without_card, "no card"),
+        (_not_running, "cannot be run"),
     ],
-    ids=["text", "truncated", "other input", "no card"],
+    ids=["text", "truncated", "other input", "no card", "not running"],
 )
 def test_unfit_model_stops_the_start_with_what_differs(
     tmp_path: Path, unfit: object, says: str

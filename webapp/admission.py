@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from flask import Flask, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from webapp.errors import Busy
+from webapp.errors import BadRequest, Busy
 
 MAX_BODY = 4 * 1024 * 1024  # bytes
 AT_ONCE = 64  # requests of a worker
@@ -28,6 +28,8 @@ def init_app(app: Flask) -> None:
 
 def _admit() -> None:
     body = request.get_data()  # whoever is slow to send takes nobody's place
+    if len(body) < (request.content_length or 0):  # cut off, by the client or for being slow
+        raise BadRequest("The body ends early.")
     # Without a length, reading ends at the limit as if the body did.
     if request.content_length is None and len(body) >= MAX_BODY:
         raise RequestEntityTooLarge

@@ -61,7 +61,11 @@ class Classifier:
         self._doubt_below = float(self.card["doubt_below"])
         if (found := _version_of(self.graph)) != self.version:
             raise _unfit(path, f"its card is of version {self.version}, but it is {found}")
-        if not self.answers():
+        try:
+            is_sane = self.answers()
+        except Exception as exc:  # onnxruntime's errors have no narrower class in common
+            raise _unfit(path, "it cannot be run") from exc
+        if not is_sane:
             raise _unfit(path, "it does not read an upright stroke as a 1")
 
     def classify(self, pixels: NDArray[np.uint8]) -> Answer:

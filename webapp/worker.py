@@ -16,6 +16,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 LIBC = ctypes.PyDLL(None)  # whose functions keep Python's lock
 READ_S = 7  # from the first byte of a request to its last
+TAKE_S = 20  # that a client may take nothing of its answer
 LINGER_S = 0.5  # that a worker which stops still waits for an open connection's next request
 OTHERS_FIRST_S = 0.002
 # One more than how many connections each worker has, 0 where there is no worker; shared by all.
@@ -68,6 +69,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle(self, conn: TConn) -> bool:
         """Answer a connection's requests, one after the other. Runs in a thread."""
+        # A client that takes nothing of its answer would hold the thread for ever.
+        with suppress(OSError, AttributeError):  # neither a Unix socket nor macOS has this
+            conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * TAKE_S)
         while self._answer(conn) and self._next_comes(conn):
             pass
         # Closing waits for the client: here, not on the loop that all connections share.
