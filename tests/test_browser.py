@@ -158,6 +158,31 @@ def test_label_is_for_what_was_shown_when_it_was_given(page: Page) -> None:
     expect(rows.nth(1).locator("td").nth(3)).to_have_text("–")
 
 
+def test_drawing_is_recorded_once(page: Page) -> None:
+    for _ in range(2):
+        predict_seven(page)
+        page.click("#predict")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    draw_seven(page)
+    expect(page.locator("#answer")).to_have_text("7")
+    expect(page.locator("#history tbody tr")).to_have_count(2)
+
+
+def test_drawings_of_a_slow_first_visit_are_the_same_persons(page: Page) -> None:
+    slow = {"offline": False, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    for _ in range(2):
+        page.keyboard.press("Escape")
+        page.click("#pad")
+        page.keyboard.press("Enter")
+    rows = page.locator("#history tbody tr")
+    expect(rows).to_have_count(2)
+    rows.nth(1).click()
+    page.keyboard.press("7")
+    expect(page.locator("#message")).to_have_text("Kept: it was a 7.")
+
+
 def test_all_can_be_done_from_the_keyboard(page: Page) -> None:
     page.locator("#file").set_input_files(picture_file())
     page.locator("#file").focus()

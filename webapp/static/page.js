@@ -19,7 +19,8 @@ let drawing = 0; // counts drawings, so that an answer to an older one is droppe
 let revision = 0; // counts changes of what is on the pad
 let followed = 0; // the revision that was last looked at
 let following = false;
-let asked = null; // the drawing that a prediction is under way for
+let asked = null; // the revision that is recorded, or about to be
+let predicted = Promise.resolve();
 let labelled = Promise.resolve();
 
 function say(text, again = null) {
@@ -38,18 +39,21 @@ function replaced() {
   drawing += 1;
   say("");
   if (pad.isEmpty) result.clear();
-  else result.release();
   extended();
 }
 
 function extended() {
   revision += 1;
+  if (result.isRecorded) {
+    result.release();
+    say("");
+  }
   follow();
 }
 
 // Shows what the model makes of the drawing so far; one request at a time.
 async function follow() {
-  if (following || followed === revision || pad.isEmpty || document.hidden || asked === drawing) return;
+  if (following || followed === revision || pad.isEmpty || document.hidden || asked === revision) return;
   following = true;
   followed = revision;
   const current = drawing;
@@ -71,16 +75,20 @@ async function follow() {
 
 async function predict() {
   if (pad.isEmpty) return say("There is nothing to read yet: draw a digit first.");
-  if (asked === drawing) return; // under way
-  const current = (asked = drawing);
+  if (asked === revision) return; // a second tap, or a key held down
+  const current = (asked = revision);
+  const image = pad.image();
+  // One after the other, or the first two would be by two visitors, of whom the browser is one.
+  const answer = predicted.then(() => server.predict(image));
+  predicted = answer.catch(() => {});
   try {
-    const prediction = await server.predict(pad.image());
+    const prediction = await answer;
     if (prediction.id) history.add(prediction);
-    if (current === drawing) show(prediction);
+    else if (asked === current) asked = null;
+    if (current === revision) show(prediction);
   } catch (error) {
-    if (current === drawing) complain(error, predict);
-  } finally {
     if (asked === current) asked = null;
+    if (current === revision) complain(error, predict);
   }
 }
 
@@ -93,6 +101,7 @@ function show(prediction) {
 }
 
 function showAgain(prediction) {
+  asked = null;
   result.show(prediction);
   say("Shown again from the record.");
 }
@@ -117,19 +126,15 @@ function keep(id, digit) {
         result.show(prediction);
         say(digit === null ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
       }
-      refreshStats();
+      showStats().catch(() => {}); // the news is that the label is kept
     } catch (error) {
       complain(error, () => keep(id, digit));
     }
   });
 }
 
-async function refreshStats() {
-  try {
-    stats.show(await server.stats());
-  } catch (error) {
-    complain(error, refreshStats);
-  }
+async function showStats() {
+  stats.show(await server.stats());
 }
 
 // ---- what the person does --------------------------------------------------------------------
@@ -159,14 +164,10 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("visibilitychange", follow);
 bring(element("file"), (picture) => pad.lay(picture), say);
 
-async function loadModel() {
-  try {
-    stats.showModel(await server.model());
-  } catch (error) {
-    complain(error, loadModel);
-  }
+function load(part) {
+  part().catch((error) => complain(error, () => load(part)));
 }
 
 history.load();
-refreshStats();
-loadModel();
+load(showStats);
+load(async () => stats.showModel(await server.model()));

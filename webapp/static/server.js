@@ -41,9 +41,9 @@ async function request(url, options) {
   } catch {
     throw new Error("The service cannot be reached. Your drawing is kept.");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  const error = new Error(answer.detail ?? "The service could not answer. Your drawing is kept.");
+  const answer = await response.json().catch(() => null); // cut off, or not the service's
+  if (response.ok && answer) return answer;
+  const error = new Error(answer?.detail ?? "The service could not answer. Your drawing is kept.");
   error.wait = Number(response.headers.get("Retry-After")); // seconds
   throw error;
 }
