@@ -84,7 +84,7 @@ class Lessons:
 class Parts:
     """All digits, by what they are used for; those that choose and report, by where from.
 
-    `doubt` has what is no digit, of kinds that do not teach.
+    `doubt` has what is no digit, of kinds and in fonts that do not teach.
     """
 
     teach: Lessons
@@ -134,7 +134,7 @@ def reported_drawings(drawings: Iterable[Drawing]) -> dict[str, Digits]:
 
 
 def doubted_drawings() -> dict[str, Digits]:
-    """Return what is no digit, of kinds that are not taught."""
+    """Return what is no digit, of kinds and in fonts that are not taught."""
     return {name: _no_digits(inks) for name, inks in other_no_digits(OTHERS).items()}
 
 

@@ -45,10 +45,12 @@ def main() -> None:
     """Run what has not been run yet, and show all."""
     parser = argparse.ArgumentParser(prog="python -m train.study", description=__doc__)
     add_data_options(parser)
-    parser.add_argument("variants", nargs="*", help=f"all of {', '.join(VARIANTS)}")
+    parser.add_argument("variants", nargs="*", help=f"all of: {'; '.join(VARIANTS)}")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="kept here")
     parser.add_argument("--report", type=Path, default=Path("artifacts/report"), help="shown here")
     options = parser.parse_args()
+    if options.drawings == "none" or not VARIANTS.keys() >= {*options.variants}:
+        parser.error(f"it needs pen strokes, and variants of: {'; '.join(VARIANTS)}")
     drawings = read_drawings(Path(options.drawings or default_drawings_file(options.data)))
     for variant in options.variants or VARIANTS:
         for fold in range(FOLDS):

@@ -155,7 +155,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def secret_key(settings: Settings) -> str:
-    """Return the key that signs cookies, made once and kept in `data_dir` where none is set."""
+    """Return the key that signs cookies, made once and kept in `data_dir` where none is set.
+
+    Raises StartError.
+    """
     if settings.secret_key:
         return settings.secret_key
     path = settings.data_dir / "secret_key"
