@@ -2,16 +2,40 @@
 
 import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from webapp.errors import StartError
-from webapp.settings import Settings, read_settings, secret_key
+from webapp.settings import Settings, available_cpus, read_settings, secret_key
 
 NAMES = [setting.metadata["name"] for setting in fields(Settings)]
+START_TOGETHER = """
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from webapp.settings import Settings, secret_key
+
+def work(number):
+    for round_ in range(20):
+        barrier.wait()
+        folder = Path(sys.argv[1], str(round_))
+        (folder.parent / f"{round_}-{number}").write_text(secret_key(Settings(data_dir=folder)))
+
+fork = get_context("fork")
+barrier = fork.Barrier(8)
+workers = [fork.Process(target=work, args=(number,)) for number in range(8)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+    assert worker.exitcode == 0
+"""
 
 
 def test_defaults_are_those_of_the_class() -> None:
@@ -19,33 +43,67 @@ def test_defaults_are_those_of_the_class() -> None:
     assert settings == Settings()
     assert (settings.port, settings.host) == (8000, "127.0.0.1")
     assert settings.database_url.endswith("/instance/predictions.db")
+    assert settings.secret_key == settings.operator_token == settings.rate_limit == ""
+    assert (settings.trusted_proxies, settings.debug, settings.log_level) == (0, False, "info")
+    assert settings.workers == available_cpus()
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t"])
+def test_empty_value_counts_as_none(text: str) -> None:
+    assert read_settings(dict.fromkeys(NAMES, text)) == Settings()
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "field", "value"),
     [
-        ("PORT", "80a"),
-        ("PORT", "70000"),
-        ("WEB_CONCURRENCY", "0"),
-        ("DATABASE_URL", "mysql://db/digits"),
-        ("DATABASE_URL", "sqlite:digits.db"),
-        ("DATABASE_URL", "sqlite:///"),
-        ("DATABASE_URL", "postgresql://me@db:port/digits"),
-        ("WEB_CONCURRENCY", "1_0"),
-        ("RATE_LIMIT", "often"),
-        ("LOG_LEVEL", "loud"),
-        ("DEBUG", "perhaps"),
+        ("HOST", "::1", "host", "::1"),
+        ("PORT", "1", "port", 1),
+        ("PORT", " 65535 ", "port", 65535),
+        ("DATA_DIR", "/data", "data_dir", Path("/data")),
+        ("DATA_DIR", "/data", "database_url", "sqlite:////data/predictions.db"),
+        ("DATABASE_URL", "sqlite:///digits.db", "database_url", "sqlite:///digits.db"),
+        ("MODEL_DIR", "models", "model_dir", Path("models")),
+        ("WEB_CONCURRENCY", "1", "workers", 1),
+        ("WEB_CONCURRENCY", "256", "workers", 256),
+        ("SECRET_KEY", "k=", "secret_key", "k="),
+        ("RATE_LIMIT", "120 per minute", "rate_limit", "120 per minute"),
+        (
+            "RATE_LIMIT_STORE",
+            "memcached://cache:11211",
+            "rate_limit_store",
+            "memcached://cache:11211",
+        ),
+        ("TRUSTED_PROXIES", "9", "trusted_proxies", 9),
+        ("OPERATOR_TOKEN", "t=", "operator_token", "t="),
+        ("LOG_LEVEL", "Warning", "log_level", "warning"),
+        *[("DEBUG", text, "debug", True) for text in ("on", "TRUE", "Yes", "1")],
+        *[("DEBUG", text, "debug", False) for text in ("off", "False", "NO", "0")],
     ],
 )
-def test_unknown_value_is_named_with_what_was_expected(name: str, text: str) -> None:
-    with pytest.raises(StartError, match=f"^{name} should be .+, but is .+"):
-        read_settings({name: text})
+def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
+    assert getattr(read_settings({name: text}), field) == value
 
 
-def test_password_is_not_repeated() -> None:
-    with pytest.raises(StartError) as error:
-        read_settings({"DATABASE_URL": "mysql://me:secret@db/digits"})
-    assert "secret" not in str(error.value)
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("PORT", ["80a", "0", "65536", "-1", "8_000", "٣", "80.0"]),
+        ("WEB_CONCURRENCY", ["0", "257", "1_0", "auto"]),
+        ("TRUSTED_PROXIES", ["10", "-1", "on"]),
+        ("DATABASE_URL", ["mysql://db/digits", "digits.db", "postgresql+asyncpg://me@db/digits"]),
+        ("DATABASE_URL", ["sqlite:digits.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]),
+        ("DATABASE_URL", ["postgresql://me@db:port/digits", "postgresql://db", "postgresql://db/"]),
+        ("RATE_LIMIT", ["often", "120", "per minute"]),
+        ("RATE_LIMIT_STORE", ["redis://cache", "memory", "memcached"]),
+        ("LOG_LEVEL", ["loud", "10"]),
+        ("DEBUG", ["perhaps", "2"]),
+    ],
+)
+def test_unknown_value_is_named_with_what_was_expected(name: str, texts: list[str]) -> None:
+    for text in texts:
+        found = "something else" if name == "DATABASE_URL" else repr(text)
+        with pytest.raises(StartError, match=f"^{name} should be .+, but is {re.escape(found)}.$"):
+            read_settings({name: text})
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
@@ -58,8 +116,41 @@ def test_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PORT", "8001")
     monkeypatch.setenv("HOST", "")
-    Path(".env").write_text("PORT=8002\nHOST=0.0.0.0\n")
-    assert (read_settings().port, read_settings().host) == (8001, "0.0.0.0")
+    Path(".env").write_text("PORT=8002\nHOST=0.0.0.0\nDEBUG=\n")
+    settings = read_settings()
+    assert (settings.port, settings.host, settings.debug) == (8001, "0.0.0.0", False)
+    assert read_settings({}).host == "127.0.0.1"
+
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [
+        ("50000 100000", 1),
+        ("199999 100000", 1),
+        ("10000 5000", min(2, CPUS)),
+        ("99900000 100000", CPUS),
+        ("max 100000", CPUS),
+        ("quota", CPUS),
+        ("", CPUS),
+    ],
+)
+def test_quota_of_a_container_limits_the_cpus(tmp_path: Path, quota: str, cpus: int) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert available_cpus(tmp_path / "cpu.max") == cpus
+    assert available_cpus(tmp_path / "absent") == CPUS
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux has CPU affinity")
+def test_affinity_limits_the_cpus(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert available_cpus(tmp_path / "absent") == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
@@ -67,6 +158,28 @@ def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     assert secret_key(settings) == secret_key(settings)
     assert len(secret_key(settings)) == 64
     assert [oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()] == ["0o600"]
+
+
+def test_secret_key_of_the_operator_is_not_stored(tmp_path: Path) -> None:
+    assert secret_key(Settings(data_dir=tmp_path, secret_key="mine")) == "mine"
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_secret_key_that_cannot_be_kept_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"absent cannot be written \(No such file or directory\)"):
+        secret_key(Settings(data_dir=tmp_path / "absent"))
+
+
+def test_processes_that_start_together_share_one_secret_key(tmp_path: Path) -> None:
+    folders = [tmp_path / str(round_) for round_ in range(20)]
+    for folder in folders:
+        folder.mkdir()
+    subprocess.run([sys.executable, "-c", START_TOGETHER, tmp_path], cwd=ROOT, check=True)
+    for folder in folders:
+        keys = {(tmp_path / f"{folder.name}-{number}").read_text() for number in range(8)}
+        assert keys == {(folder / "secret_key").read_text()}
+        assert len(keys.pop()) == 64
+        assert [oct(file.stat().st_mode & 0o777) for file in folder.iterdir()] == ["0o600"]
 
 
 def test_example_and_readme_name_every_setting() -> None:

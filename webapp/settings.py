@@ -23,11 +23,15 @@ DRIVERS = {
 }
 
 
-def available_cpus() -> int:
-    """Return how many CPUs this process may really use, a container's quota counted in."""
+def available_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many CPUs this process may use.
+
+    cpu_max: where a container's quota stands, as `QUOTA PERIOD` in microseconds or `max PERIOD`
+    (the kernel's documentation of control groups, version 2).
+    """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = cpu_max.read_text().split()
     except (OSError, ValueError):
         return cpus
     return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
