@@ -5,10 +5,16 @@ import csv
 import io
 import json
 import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -18,13 +24,29 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from tests.pictures import encoded, seven
-from webapp import admission
 from webapp.app import create_app, prepare
 from webapp.settings import Settings
 
 SEVEN = encoded(seven())
+FORM = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n7\r\n--x--\r\n'
+FORM_TYPE = "multipart/form-data; boundary=x"
+DATA_URL = "data:image/png;base64," + base64.b64encode(SEVEN).decode()
 OPERATOR = {"Authorization": "Bearer of-the=operator"}
 PREDICTIONS = "/api/predictions"
+START = datetime(2026, 1, 31, 23, 58, tzinfo=UTC)
+LEAKS = r"Traceback|RuntimeError|\.py\b|webapp|sqlite|of-the=operator"
+ABSENT = "01934b2c-0000-7000-8000-00000000000a"  # the id of no prediction
+COLUMNS = [
+    "id",
+    "created_at",
+    "predicted_digit",
+    "confidence",
+    "uncertain",
+    "true_digit",
+    "labelled_by",
+    "labelled_at",
+    "model_version",
+]
 KEYS = [
     "id",
     "created_at",
@@ -55,7 +77,63 @@ def assert_problem(response: TestResponse, status: int, detail: str = "") -> Non
     problem = json.loads(response.data)
     assert problem.keys() == {"title", "status", "detail"}
     assert problem["status"] == status
+    assert problem["title"]
     assert re.search(detail, problem["detail"])
+    assert problem["detail"].endswith(".")
+    assert not re.search(LEAKS, response.text)
+
+
+def fill(
+    client: FlaskClient,
+    settings: Settings,
+    rows: Sequence[Mapping[str, object]],
+    step: timedelta = timedelta(minutes=1),
+) -> list[str]:
+    """Replace what is stored by a row for each of `rows`, which say what differs from a real one.
+
+    step: from one to the next; the first was made at START. Returns their ids, oldest first.
+    """
+    stored_id(client)
+    ids = []
+    with closing(sqlite3.connect(settings.data_dir / "predictions.db")) as database, database:
+        database.row_factory = sqlite3.Row
+        original = dict(database.execute("SELECT * FROM predictions").fetchone())
+        database.execute("DELETE FROM predictions")
+        for number, row in enumerate(rows):
+            made_at = START + number * step
+            ids.append(str(UUID(int=int(made_at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62)))
+            row = original | {"id": ids[-1], "created_at": f"{made_at:%F %T.000000}"} | {**row}
+            query = f"INSERT INTO predictions ({','.join(row)}) VALUES (:{',:'.join(row)})"
+            database.execute(query, row)
+    return ids
+
+
+def listed(client: FlaskClient, **query: object) -> list[str]:
+    """Return the ids of all that a query chooses, newest first, page by page."""
+    ids = []
+    while True:
+        page = client.get(PREDICTIONS, query_string=query).json
+        ids += [prediction["id"] for prediction in page["predictions"]]
+        if page["next"] is None:
+            return ids
+        query["before"] = page["next"]
+
+
+def csv_rows(client: FlaskClient, **query: object) -> list[dict[str, str]]:
+    """Return the rows of an export."""
+    table = client.get(f"{PREDICTIONS}.csv", query_string=query, headers=OPERATOR)
+    assert (table.status_code, table.mimetype) == (HTTPStatus.OK, "text/csv")
+    return [*csv.DictReader(io.StringIO(table.text))]
+
+
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the machine's clock show another time than UTC."""
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
@@ -80,9 +158,11 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
         {"data": encoded(seven(), "JPEG"), "content_type": "image/jpeg"},
         {"data": encoded(seven(), "WEBP"), "content_type": "image/webp"},
         {"data": {"image": (io.BytesIO(SEVEN), "seven.png")}},
-        {"json": {"image": "data:image/png;base64," + base64.b64encode(SEVEN).decode()}},
+        {"json": {"image": DATA_URL}},
+        {"data": SEVEN, "content_type": "IMAGE/PNG; charset=binary"},
+        {"json": {"image": DATA_URL}, "content_type": "application/json; charset=utf-8"},
     ],
-    ids=["jpeg", "webp", "form", "data url"],
+    ids=["jpeg", "webp", "form", "data url", "png with parameter", "json with parameter"],
 )
 def test_picture_may_come_in_several_ways(client: FlaskClient, request_: dict[str, Any]) -> None:
     assert client.post(PREDICTIONS, **request_).json["predicted_digit"] == 7
@@ -107,10 +187,23 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, b"[" * 100_000, "application/json", "not JSON"),
         (400, b"[]", "application/json", "object"),
         (400, b'{"image": 7}', "application/json", "data:image"),
+        (400, b'{"picture": 7}', "application/json", "data:image"),
+        (400, b"\xff", "application/json", "not JSON"),
+        (400, b'"%s"' % DATA_URL.encode(), "application/json", "object"),
+        (400, b'{"image": "%s"}' % DATA_URL[5:].encode(), "application/json", "data:image"),
+        (400, b'{"image": "data:image/png,seven"}', "application/json", "data:image"),
+        (400, b'{"image": "%s!"}' % DATA_URL.encode(), "application/json", "base64"),
+        (400, b'{"image": "data:image/png;base64,AAA"}', "application/json", "base64"),
+        (400, FORM % (b"picture", b"; filename=7.png"), FORM_TYPE, "`image`"),
+        (400, FORM % (b"image", b""), FORM_TYPE, "`image`"),
         (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
         (400, b"", "multipart/form-data; boundary=x", "`image`"),
-        (413, bytes(admission.MAX_BODY + 1), "image/png", "4 MB"),
+        (413, bytes(4 * 1024**2 + 1), "image/png", "4 MB"),
+        (413, bytes(4 * 1024**2 + 1), "application/json", "4 MB"),
+        (413, bytes(4 * 1024**2 + 1), FORM_TYPE, "4 MB"),
         (415, b"seven", "text/plain", "image/png"),
+        (415, SEVEN, "image/gif", "image/png"),
+        (415, SEVEN, "", "image/png"),
         (422, encoded(Image.new("L", (280, 280))), "image/png", "blank"),
         (422, encoded(Image.new("1", (20_000, 20_000))), "image/png", "4 million"),
     ],
@@ -127,6 +220,26 @@ def test_picture_that_ends_early_is_not_taken_as_whole(client: FlaskClient) -> N
     assert_problem(post(client, environ_overrides=cut_off), 400, "ends early")
 
 
+@pytest.mark.parametrize(("excess", "status"), [(0, 400), (1, 413)])
+def test_body_may_have_four_megabytes(client: FlaskClient, excess: int, status: int) -> None:
+    body = b"7" * (4 * 1024**2 + excess)
+    assert_problem(post(client, body), status)
+    assert_problem(client.patch(f"{PREDICTIONS}/{ABSENT}", data=body), 413 if excess else 415)
+
+
+def test_location_leads_to_the_prediction_below_a_prefix(client: FlaskClient) -> None:
+    response = post(client, environ_overrides={"SCRIPT_NAME": "/digits"})
+    assert response.location == f"/digits{PREDICTIONS}/{response.json['id']}"
+
+
+def test_body_that_is_not_json_is_no_label(client: FlaskClient) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    body = b'{"true_digit": 7}'
+    assert_problem(client.patch(url, data=body, content_type="text/plain"), 415, "json")
+    assert_problem(client.patch(url, data=body[:-1], content_type="application/json"), 400, "JSON")
+    assert client.get(url).json["true_digit"] is None
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -134,36 +247,161 @@ def test_picture_that_ends_early_is_not_taken_as_whole(client: FlaskClient) -> N
         "limit=501",
         "limit=1e2",
         "limit=٣",
+        "limit=-1",
+        "limit=",
         "before=x",
+        f"before={ABSENT.upper()}",
         "before=urn:uuid:01934b2c-0000-7000-8000-000000000000",
         "digit=10",
+        "digit=-1",
+        "digit=7.0",
         "labelled=maybe",
+        "labelled=Yes",
+        "right=1",
         "model_version=%00",
+        "model_version=",
+        f"model_version={65 * 'a'}",
         "from=yesterday",
+        "from=1769904000",
         "to=2026-13-01",
+        "to=",
     ],
 )
 def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
     name = query.split("=")[0]
-    assert_problem(client.get(f"{PREDICTIONS}?{query}"), 400, f"`{name}` should be")
+    assert_problem(client.get(f"{PREDICTIONS}?{query}"), 400, f"^`{name}` should be ")
+    if name not in ("limit", "before"):
+        export = client.get(f"{PREDICTIONS}.csv?{query}", headers=OPERATOR)
+        assert_problem(export, 400, f"^`{name}` should be ")
 
 
-def test_unknown_routes_and_methods_are_problems(client: FlaskClient) -> None:
-    assert_problem(client.get("/api/nothing"), 404)
-    assert_problem(client.get(f"{PREDICTIONS}/7"), 404)
-    assert_problem(client.get(f"{PREDICTIONS}/01934b2c-0000-7000-8000-000000000000"), 404)
-    response = client.put(PREDICTIONS)
-    assert_problem(response, 405)
-    assert "POST" in response.headers["Allow"]
+@pytest.mark.parametrize("store", ["maybe", "", "NO"])
+def test_store_is_yes_or_no(client: FlaskClient, store: str) -> None:
+    assert post(client, query_string={"store": "yes"}).status_code == HTTPStatus.CREATED
+    assert_problem(post(client, query_string={"store": store}), 400, "^`store` should be yes or no")
+    assert len(client.get(PREDICTIONS).json["predictions"]) == 1
 
 
-def test_pages_follow_the_cursor(client: FlaskClient) -> None:
-    ids = [stored_id(client) for _ in range(3)]
-    first = client.get(f"{PREDICTIONS}?limit=2").json
-    second = client.get(f"{PREDICTIONS}?limit=2&before={first['next']}").json
-    listed = [prediction["id"] for prediction in first["predictions"] + second["predictions"]]
-    assert listed == ids[::-1]
-    assert second["next"] is None
+@pytest.mark.parametrize(
+    "path", ["/api/nothing", "/api/", f"{PREDICTIONS}/7", f"{PREDICTIONS}/{ABSENT}"]
+)
+def test_unknown_path_is_a_problem(client: FlaskClient, path: str) -> None:
+    assert_problem(client.get(path), 404, "not found|no such prediction")
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE", "GET"])
+def test_unknown_prediction_is_a_problem(client: FlaskClient, method: str) -> None:
+    url, body = f"{PREDICTIONS}/{ABSENT}", None if method == "GET" else {"true_digit": 7}
+    answer = client.open(url, method=method, json=body, headers=OPERATOR)
+    assert_problem(answer, 404, "no such prediction")
+    assert_problem(client.get(f"{url}/image.png"), 404, "no such prediction")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", PREDICTIONS, {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}),
+        ("POST", f"{PREDICTIONS}/{ABSENT}", {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}),
+        ("POST", "/api/stats", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_other_method_is_a_problem_that_names_the_allowed(
+    client: FlaskClient, method: str, path: str, allowed: set[str]
+) -> None:
+    response = client.open(path, method=method)
+    assert_problem(response, 405, "method is not allowed")
+    assert {*response.headers["Allow"].split(", ")} == allowed
+
+
+def broken() -> str:
+    """Fail as a route with a defect does."""
+    raise RuntimeError("webapp/secret.py")
+
+
+def test_failure_of_the_service_itself_tells_nothing_of_it(app: Flask) -> None:
+    app.add_url_rule("/api/broken", view_func=broken)
+    assert_problem(app.test_client().get("/api/broken"), 500)
+
+
+def test_failure_outside_the_api_is_a_page(client: FlaskClient) -> None:
+    assert client.get("/nothing").mimetype == "text/html"
+
+
+@pytest.mark.parametrize(
+    ("query", "chosen"),
+    [
+        ({}, [3, 2, 1, 0]),
+        ({"digit": 3}, [3]),
+        ({"labelled": "yes"}, [3, 2, 1]),
+        ({"labelled": "no"}, [0]),
+        ({"right": "yes"}, [3, 1]),
+        ({"right": "no"}, [2]),
+        ({"model_version": "bb"}, [3, 0]),
+        ({"model_version": "b"}, []),
+        ({"from": "2026-02-01"}, [3, 2]),
+        ({"to": "2026-02-01"}, [1, 0]),
+        ({"from": "2026-02-01T00:00:00.001Z"}, [3]),
+        ({"to": "2026-02-01T00:00:00.001Z"}, [2, 1, 0]),
+        ({"from": "2026-01-31T23:59:00"}, [3, 2, 1]),
+        ({"from": "2026-02-01T00:59:00+01:00"}, [3, 2, 1]),
+        ({"to": "2026-01-31T18:59:00-05:00"}, [0]),
+        ({"from": "2026-01-31T23:59", "to": "2026-02-01T00:01"}, [2, 1]),
+        ({"from": "0001-01-01", "to": "9999-12-31T23:59:59-12:00"}, [3, 2, 1, 0]),
+        ({"digit": 7, "labelled": "yes", "right": "no"}, [2]),
+        ({"digit": 7, "model_version": "bb", "to": "2026-02-01"}, [0]),
+    ],
+)
+@pytest.mark.usefixtures("new_york")
+def test_filters_choose(
+    client: FlaskClient, settings: Settings, query: dict[str, object], chosen: list[int]
+) -> None:
+    rows: list[Mapping[str, object]] = [
+        {"model_version": "bb"},
+        {"true_digit": 7},
+        {"true_digit": 1},
+        {"model_version": "bb", "predicted_digit": 3, "true_digit": 3},
+    ]
+    ids = fill(client, settings, rows)
+    expected = [ids[number] for number in chosen]
+    assert listed(client, **query) == expected
+    assert listed(client, **query, limit=1) == expected
+    assert [row["id"] for row in csv_rows(client, **query)] == expected
+
+
+def test_pages_follow_the_cursor(client: FlaskClient, settings: Settings) -> None:
+    ids = fill(client, settings, 501 * [{}])[::-1]
+    for limit, query in ((100, ""), (500, "?limit=500"), (2, "?limit=2")):
+        first = client.get(f"{PREDICTIONS}{query}").json
+        assert [prediction["id"] for prediction in first["predictions"]] == ids[:limit]
+        assert first["next"] == ids[limit - 1]
+    last = client.get(f"{PREDICTIONS}?before={ids[499]}").json
+    assert [prediction["id"] for prediction in last["predictions"]] == ids[500:]
+    assert last["next"] is None
+    assert client.get(f"{PREDICTIONS}?limit=501").status_code == HTTPStatus.BAD_REQUEST
+
+
+def test_large_export_repeats_and_misses_nothing(client: FlaskClient, settings: Settings) -> None:
+    ids = fill(client, settings, 600 * [{"true_digit": 1}, {}])[::-1]
+    table = client.get(f"{PREDICTIONS}.csv", headers=OPERATOR).text
+    assert len(table) > 2 * 64 * 1024
+    lines = table.splitlines()
+    assert lines[0] == ",".join([*COLUMNS, *(f"probability_{digit}" for digit in range(10))])
+    assert [line.split(",")[0] for line in lines[1:]] == ids
+    assert [row["id"] for row in csv_rows(client, labelled="yes")] == ids[1::2]
+    assert listed(client, labelled="yes", limit=500) == ids[1::2]
+
+
+def test_export_has_what_the_interface_answers(client: FlaskClient) -> None:
+    prediction = post(client).json
+    (row,) = csv_rows(client)
+    for name in ("id", "predicted_digit", "confidence", "uncertain", "model_version"):
+        assert row[name] == str(prediction[name])
+    assert [float(row[f"probability_{digit}"]) for digit in range(10)] == prediction[
+        "probabilities"
+    ]
+    made_at = datetime.fromisoformat(row["created_at"])
+    assert made_at == datetime.fromisoformat(prediction["created_at"])
+    assert (row["true_digit"], row["labelled_by"], row["labelled_at"]) == ("", "", "")
 
 
 def test_image_is_what_the_model_saw(client: FlaskClient) -> None:
@@ -181,59 +419,128 @@ def test_label_is_set_changed_and_taken_back(client: FlaskClient) -> None:
         assert client.get(url).json["true_digit"] == digit
 
 
-def test_label_is_for_the_visitor_and_the_operator_alone(app: Flask) -> None:
-    visitor, stranger = app.test_client(), app.test_client()
-    url = f"{PREDICTIONS}/{stored_id(visitor)}"
-    stored_id(stranger)  # has a cookie, of its own
-    label = {"true_digit": 7}
-    assert_problem(stranger.patch(url, json=label), 403)
-    assert_problem(app.test_client().patch(url, json=label), 403)
-    wrong = {"Authorization": "Bearer guess"}
-    assert_problem(stranger.patch(url, json=label, headers=wrong), 403)
-    assert visitor.get(url).json["true_digit"] is None
-    assert stranger.patch(url, json=label, headers=OPERATOR).json["true_digit"] == 7
-
-
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (400, {}),
-        (400, {"true_digit": 7, "digit": 7}),
-        (422, {"true_digit": 10}),
-        (422, {"true_digit": "7"}),
-        (422, {"true_digit": True}),
-        (422, {"true_digit": 7.5}),
+        (400, "{}"),
+        (400, "[]"),
+        (400, "7"),
+        (400, '{"true_digit": 7, "digit": 7}'),
+        (400, '{"digit": 7}'),
+        (422, '{"true_digit": 10}'),
+        (422, '{"true_digit": -1}'),
+        (422, '{"true_digit": "7"}'),
+        (422, '{"true_digit": ""}'),
+        (422, '{"true_digit": true}'),
+        (422, '{"true_digit": false}'),
+        (422, '{"true_digit": 7.5}'),
+        (422, '{"true_digit": [7]}'),
+        (422, '{"true_digit": {}}'),
+        (422, '{"true_digit": NaN}'),
+        (422, '{"true_digit": 1e400}'),
+        (422, '{"true_digit": 7, "true_digit": 10}'),
     ],
 )
-def test_bad_label_is_refused(client: FlaskClient, status: int, body: dict[str, Any]) -> None:
+def test_bad_label_is_refused(client: FlaskClient, status: int, body: str) -> None:
     url = f"{PREDICTIONS}/{stored_id(client)}"
-    assert_problem(client.patch(url, json=body), status)
+    assert_problem(
+        client.patch(url, data=body, content_type="application/json"), status, "true_digit|object"
+    )
     assert client.get(url).json["true_digit"] is None
 
 
-def test_cookie_is_private_and_secure_behind_https(app: Flask) -> None:
-    cookies = [
-        post(app.test_client(), base_url=f"{scheme}://localhost").headers["Set-Cookie"]
-        for scheme in ("http", "https")
-    ]
-    assert all("HttpOnly" in cookie and "SameSite=Lax" in cookie for cookie in cookies)
-    assert ["Secure" in cookie for cookie in cookies] == [False, True]
+@pytest.mark.parametrize(("sent", "kept"), [("0", "0"), ("9", "9"), ("7.0", "7"), ("70e-1", "7")])
+def test_whole_number_is_a_label_however_it_is_written(
+    client: FlaskClient, sent: str, kept: str
+) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    body = f'{{"true_digit": {sent}}}'
+    response = client.patch(url, data=body, content_type="application/json")
+    for answer in (response, client.get(url)):
+        assert f'"true_digit":{kept},' in answer.text
 
 
-def test_stats_count_what_was_labelled(client: FlaskClient) -> None:
-    assert client.get("/api/stats").json["accuracy"] is None
-    for digit in (7, 1, None):
-        client.patch(f"{PREDICTIONS}/{stored_id(client)}", json={"true_digit": digit})
+def test_newest_label_wins_though_the_clock_went_back(
+    client: FlaskClient, settings: Settings
+) -> None:
+    ahead: dict[str, object] = {
+        "labelled_by": "visitor",
+        "labelled_at": "2999-01-01 00:00:00.000000",
+    }
+    (id_,) = fill(client, settings, [ahead | {"true_digit": 7}])
+    for digit in (1, None, 2):
+        label = {"true_digit": digit}
+        assert client.patch(f"{PREDICTIONS}/{id_}", json=label).json["true_digit"] == digit
+        assert client.get(f"{PREDICTIONS}/{id_}").json["true_digit"] == digit
+
+
+def test_stats_of_nothing_have_no_accuracy(client: FlaskClient) -> None:
     stats = client.get("/api/stats").json
-    assert (stats["predictions"], stats["labelled"], stats["right"]) == (3, 2, 1)
-    assert stats["accuracy"] == 0.5
-    assert stats["confusion"][7][7] == stats["confusion"][1][7] == 1
-    (version,) = stats["model_versions"]
-    assert version["model_version"] == client.get("/api/model").json["version"]
-    assert version["accuracy"] == 0.5
-    assert stats["accuracy_interval"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
-    assert stats["digits"][7] | {"labelled": 1, "right": 1} == stats["digits"][7]
-    assert [day["predictions"] for day in stats["days"]] == [3]
+    assert (stats["predictions"], stats["labelled"], stats["right"]) == (0, 0, 0)
+    assert stats["accuracy"] is stats["accuracy_interval"] is None
+    assert (stats["model_versions"], stats["days"]) == ([], [])
+
+
+def test_stats_count_labels_at_once(client: FlaskClient) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    for digit, accuracy in ((7, 1), (1, 0), (None, None)):
+        client.patch(url, json={"true_digit": digit})
+        assert client.get("/api/stats").json["accuracy"] == accuracy
+
+
+def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Settings) -> None:
+    rows: list[Mapping[str, object]] = [
+        {"model_version": "bb"},
+        {"model_version": "bb", "true_digit": 7},
+        {"model_version": "aa", "true_digit": 1},
+        {"model_version": "aa", "predicted_digit": 3, "true_digit": 7},
+        {"model_version": "aa", "predicted_digit": 3, "true_digit": 3},
+    ]
+    fill(client, settings, rows)
+    started = datetime.now(UTC).replace(microsecond=0)
+    stats = client.get("/api/stats").json
+    assert started <= datetime.fromisoformat(stats["as_of"]) <= datetime.now(UTC)
+    assert stats["days"] == [
+        {"day": "2026-01-31", "predictions": 2},
+        {"day": "2026-02-01", "predictions": 3},
+    ]
+    assert [counted(each) for each in stats["model_versions"]] == [(3, 3, 1), (2, 1, 1)]
+    assert [each["model_version"] for each in stats["model_versions"]] == ["aa", "bb"]
+    assert [each["digit"] for each in stats["digits"]] == [*range(10)]
+    expected = {1: (0, 1, 0), 3: (2, 1, 1), 7: (3, 2, 1)}
+    assert [counted(each) for each in stats["digits"]] == [
+        expected.get(digit, (0, 0, 0)) for digit in range(10)
+    ]
+    assert counted(stats) == (5, 4, 2)
+    confusion = {(7, 7): 1, (1, 7): 1, (7, 3): 1, (3, 3): 1}  # the true digit first
+    assert stats["confusion"] == [
+        [confusion.get((true, predicted), 0) for predicted in range(10)] for true in range(10)
+    ]
+
+
+def counted(figures: Any) -> tuple[int, int, int]:
+    """Return how many predictions there are, how many are labelled, and how many are right."""
+    return figures["predictions"], figures["labelled"], figures["right"]
+
+
+@pytest.mark.parametrize(
+    ("right", "labelled", "interval"),
+    [
+        (1, 2, (0.0945, 0.9055)),
+        (0, 10, (0, 0.2775)),
+        (10, 10, (0.7225, 1)),
+        (8, 10, (0.4902, 0.9433)),
+    ],
+)
+def test_accuracy_has_the_interval_of_wilson(
+    client: FlaskClient, settings: Settings, right: int, labelled: int, interval: list[float]
+) -> None:
+    fill(client, settings, right * [{"true_digit": 7}] + (labelled - right) * [{"true_digit": 1}])
+    stats = client.get("/api/stats").json
+    for figures in (stats, stats["model_versions"][0]):
+        assert figures["accuracy"] == right / labelled
+        assert figures["accuracy_interval"] == pytest.approx(interval, abs=1e-4)
+        assert 0 <= figures["accuracy_interval"][0] <= figures["accuracy_interval"][1] <= 1
 
 
 def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskClient) -> None:
@@ -248,61 +555,137 @@ def test_answer_is_given_although_the_record_is_away(app: Flask, client: FlaskCl
     assert_problem(client.get("/api/predictions.csv", headers=OPERATOR), 503)
 
 
-def test_record_is_exported_and_deleted_by_the_operator_alone(client: FlaskClient) -> None:
+def test_operator_deletes_one_prediction(client: FlaskClient) -> None:
     kept, old = stored_id(client), stored_id(client)
-    for call in (
-        client.get("/api/predictions.csv"),
-        client.delete(f"{PREDICTIONS}/{old}"),
-        client.delete(PREDICTIONS, query_string={"to": "2999-01-01"}),
-    ):
-        assert_problem(call, 401)
-        assert call.headers["WWW-Authenticate"] == "Bearer"
-    table = client.get("/api/predictions.csv", headers=OPERATOR)
-    assert [row["id"] for row in csv.DictReader(table.text.splitlines())] == [old, kept]
-    assert client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR).status_code == 204
+    response = client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR)
+    assert (response.status_code, response.data) == (HTTPStatus.NO_CONTENT, b"")
     assert_problem(client.delete(f"{PREDICTIONS}/{old}", headers=OPERATOR), 404)
-    for to, deleted in (("2020-01-01", 0), ("2999-01-01T00:00:00Z", 1)):
-        query = {"to": to}
-        answer = client.delete(PREDICTIONS, query_string=query, headers=OPERATOR)
-        assert answer.json == {"deleted": deleted}
-    assert_problem(client.delete(PREDICTIONS, headers=OPERATOR), 400, "`to`")
-    query = {"to": "2999-01-01", "digit": "7"}
-    assert_problem(client.delete(PREDICTIONS, query_string=query, headers=OPERATOR), 400, "alone")
+    assert_problem(client.get(f"{PREDICTIONS}/{old}"), 404)
+    assert listed(client) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("to", "deleted"),
+    [
+        ("2026-01-01", 0),
+        ("2026-01-31T23:59:00Z", 1),
+        ("2026-02-01", 2),
+        ("2026-02-01T01:00:00.001+01:00", 3),
+    ],
+)
+@pytest.mark.usefixtures("new_york")
+def test_operator_deletes_what_is_older(
+    client: FlaskClient, settings: Settings, to: str, deleted: int
+) -> None:
+    ids = fill(client, settings, 4 * [{}])
+    response = client.delete(PREDICTIONS, query_string={"to": to}, headers=OPERATOR)
+    assert response.json == {"deleted": deleted}
+    assert listed(client) == ids[deleted:][::-1]
+
+
+@pytest.mark.parametrize("query", ["", "to=", "to=all", "to=2026-02-02&digit=7", "digit=7"])
+def test_operator_has_to_say_what_to_delete(client: FlaskClient, query: str) -> None:
+    id_ = stored_id(client)
+    assert_problem(
+        client.delete(f"{PREDICTIONS}?{query}", headers=OPERATOR), 400, "`to`.* should be"
+    )
+    assert listed(client) == [id_]
 
 
 def test_command_line_exports_deletes_and_counts(
     client: FlaskClient, app: Flask, tmp_path: Path
 ) -> None:
-    id_ = stored_id(client)
+    unlabelled, id_ = stored_id(client), stored_id(client)
     client.patch(f"{PREDICTIONS}/{id_}", json={"true_digit": 1})
     run = app.test_cli_runner().invoke
     archive, table = tmp_path / "out.npz", tmp_path / "out.csv"
-    assert run(args=["predictions", "export", "--labelled", str(archive)]).exit_code == 0
+    result = run(args=["predictions", "export", "--labelled", str(archive)])
+    assert result.output == f"1 labelled digits in {archive}\n"
     with np.load(archive) as data_set:
+        pixels = base64.b64decode(client.get(f"{PREDICTIONS}/{id_}").json["pixels"])
         assert data_set["images"].shape == (1, 28, 28)
-        assert data_set["labels"].tolist() == [1]
+        assert (data_set["images"].dtype, data_set["images"].tobytes()) == (np.uint8, pixels)
+        assert (data_set["labels"].dtype, data_set["labels"].tolist()) == (np.int64, [1])
         assert (data_set["ids"].tolist(), data_set["labelled_by"].tolist()) == ([id_], ["visitor"])
-    assert run(args=["predictions", "export", str(table)]).exit_code == 0
-    assert id_ in table.read_text()
+    for options, ids in (([], [id_, unlabelled]), (["--labelled"], [id_])):
+        assert run(args=["predictions", "export", *options, str(table)]).exit_code == 0
+        assert [row["id"] for row in csv.DictReader(table.read_text().splitlines())] == ids
     assert json.loads(run(args=["predictions", "stats"]).output)["labelled"] == 1
     assert run(args=["predictions", "delete", "--id", id_]).output == "1 deleted\n"
-    assert run(args=["predictions", "delete", "--before", "2999-01-01"]).output == "0 deleted\n"
-    for wrong in (["delete"], ["export", "out.txt"], ["export", "out.npz"]):
-        assert run(args=["predictions", *wrong]).exit_code == 2
+    assert listed(client) == [unlabelled]
+    assert run(args=["predictions", "delete", "--before", "2999-01-01"]).output == "1 deleted\n"
+
+
+@pytest.mark.usefixtures("new_york")
+def test_command_line_deletes_what_is_older_by_utc(
+    client: FlaskClient, app: Flask, settings: Settings
+) -> None:
+    ids = fill(client, settings, 4 * [{}])
+    run = app.test_cli_runner().invoke
+    assert run(args=["predictions", "delete", "--before", "2026-02-01"]).output == "2 deleted\n"
+    assert listed(client) == ids[:1:-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["delete"],
+        ["delete", "--id", ABSENT, "--before", "2026-01-01"],
+        ["delete", "--id", "7"],
+        ["delete", "--before", "yesterday"],
+        ["export"],
+        ["export", "out.txt"],
+        ["export", "out.npz"],
+    ],
+)
+def test_command_line_refuses_what_it_does_not_understand(
+    client: FlaskClient, app: Flask, arguments: list[str]
+) -> None:
+    id_ = stored_id(client)
+    result = app.test_cli_runner().invoke(args=["predictions", *arguments])
+    assert (result.exit_code, "Usage: " in result.output) == (2, True)
+    assert listed(client) == [id_]
+
+
+def test_command_line_makes_the_database_it_needs(settings: Settings) -> None:
+    result = create_app(settings).test_cli_runner().invoke(args=["predictions", "stats"])
+    assert json.loads(result.output)["predictions"] == 0
+
+
+def test_command_line_fails_with_a_sentence(settings: Settings) -> None:
+    url = f"sqlite:///{settings.data_dir}/absent/digits.db"
+    run = create_app(replace(settings, database_url=url)).test_cli_runner().invoke
+    result = run(args=["predictions", "stats"])
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: The database .+ cannot be used: .+\n", result.output)
 
 
 def test_limit_is_for_each_client_and_says_when_to_come_back(settings: Settings) -> None:
     prepare(settings)
-    client = create_app(replace(settings, rate_limit="2 per minute")).test_client()
+    client = create_app(replace(settings, rate_limit="2 per day")).test_client()
     assert [client.get("/api/stats").status_code for _ in range(3)] == [200, 200, 429]
     response = client.get("/api/stats")
-    assert_problem(response, 429, "more than 2 per 1 minute")
-    assert int(response.headers["Retry-After"]) <= 60
+    assert_problem(response, 429, "more than 2 per 1 day")
+    assert 1 <= int(response.headers["Retry-After"]) <= 24 * 3600
     other = client.get("/api/stats", environ_base={"REMOTE_ADDR": "192.0.2.1"})
     assert other.status_code == HTTPStatus.OK
-    assert client.get("/healthz").status_code == HTTPStatus.OK
-    looks = [post(client, query_string={"store": "no"}).status_code for _ in range(3)]
-    assert looks == [200, 200, 429]  # counted apart
+    for free in ("/healthz", "/readyz", "/metrics", "/", "/static/style.css"):
+        assert [client.get(free, buffered=True).status_code for _ in range(4)] == 4 * [200]
+    previews = [post(client, query_string={"store": "no"}).status_code for _ in range(3)]
+    assert previews == [200, 200, 429]
+    assert post(client).status_code == HTTPStatus.CREATED  # a preview costs no prediction
+
+
+@pytest.mark.parametrize(("proxies", "third"), [(0, 429), (1, 200)])
+def test_limit_is_for_the_client_behind_a_trusted_proxy(
+    settings: Settings, proxies: int, third: int
+) -> None:
+    prepare(settings)
+    settings = replace(settings, rate_limit="2 per day", trusted_proxies=proxies)
+    client = create_app(settings).test_client()
+    for address, status in (("192.0.2.1", 200), ("192.0.2.1", 200), ("192.0.2.2", third)):
+        response = client.get("/api/stats", headers={"X-Forwarded-For": address})
+        assert response.status_code == status
 
 
 def test_health_and_figures(client: FlaskClient) -> None:
@@ -332,8 +715,63 @@ def test_openapi_names_every_route(app: Flask, client: FlaskClient) -> None:
     assert described == routes
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/static/style.css", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/api/stats", 200),
+        ("OPTIONS", PREDICTIONS, 200),
+        ("GET", "/nothing", 404),
+        ("GET", "/api/nothing", 404),
+        ("PUT", PREDICTIONS, 405),
+        ("POST", PREDICTIONS, 415),
+        ("GET", f"{PREDICTIONS}.csv", 401),
+        ("GET", "/api/broken", 500),
+        ("GET", "/broken", 500),
+    ],
+)
+def test_every_answer_has_the_security_headers(
+    app: Flask, method: str, path: str, status: int
+) -> None:
+    app.add_url_rule("/broken", view_func=broken)
+    app.add_url_rule("/api/broken", view_func=broken)
+    response = app.test_client().open(path, method=method, buffered=True)
+    headers = response.headers
+    assert response.status_code == status
+    policy = headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'self'", "frame-ancestors 'none'"} <= {*policy}
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert {"camera=()", "geolocation=()"} <= {*headers["Permissions-Policy"].split(", ")}
+    assert "Strict-Transport-Security" not in headers
+
+
+def test_browser_keeps_to_https_for_a_year(client: FlaskClient) -> None:
+    headers = client.get("/", base_url="https://localhost").headers
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize("path", ["/static/style.css", "/static/page.js", "/api/openapi.json"])
+def test_file_is_used_again_only_after_asking(client: FlaskClient, path: str) -> None:
+    response = client.get(path, buffered=True)
+    assert response.headers["Cache-Control"] == "no-cache"
+    etag = {"If-None-Match": response.headers["ETag"]}
+    assert client.get(path, headers=etag, buffered=True).status_code == HTTPStatus.NOT_MODIFIED
+
+
+def test_answers_are_not_kept_for_later(client: FlaskClient) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    for path in ("/", PREDICTIONS, url, f"{url}/image.png", "/api/stats", "/api/model", "/readyz"):
+        headers = client.get(path).headers
+        assert "max-age" not in headers.get("Cache-Control", "")
+        assert "Expires" not in headers
+
+
 def test_page_allows_nothing_inline(client: FlaskClient) -> None:
     response = client.get("/")
     assert response.status_code == HTTPStatus.OK
-    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
     assert not re.search(r"<script(?![^>]*src=)|<style|style=|onclick=|//", response.text)

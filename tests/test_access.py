@@ -1,0 +1,206 @@
+"""Who may do what: the visitor's signed cookie and the operator's token."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from itsdangerous import Signer
+from werkzeug.http import parse_cookie
+from werkzeug.test import TestResponse
+
+from tests.test_api import OPERATOR, PREDICTIONS, assert_problem, csv_rows, post, stored_id
+from webapp.app import create_app, prepare
+from webapp.settings import Settings
+
+YEAR_S = 365 * 24 * 3600
+LABEL = {"true_digit": 1}
+
+
+@pytest.fixture
+def visitor(client: FlaskClient) -> tuple[str, str, str]:
+    """Return the id of a visitor's prediction, and the visitor's cookie: name and value."""
+    response = post(client)
+    ((name, value),) = parse_cookie(response.headers["Set-Cookie"].split(";")[0]).items()
+    return str(response.json["id"]), name, value
+
+
+def forged(value: str, secret_key: str) -> Iterator[str]:
+    """Return values that claim a visitor's identity without the signature that belongs to it."""
+    identity, _, signature = value.rpartition(".")
+    yield identity
+    yield f"{identity}."
+    yield f"{identity}.{signature[:-1]}"
+    yield f"{identity}.{signature[::-1]}"
+    yield f"{identity}x.{signature}"
+    for key, salt in (("", "visitor"), ("another key", "visitor"), (secret_key, "cookie-session")):
+        yield Signer(key, salt=salt).sign(identity).decode()
+    yield Signer(secret_key).sign(identity).decode()
+
+
+def test_forged_cookie_is_rejected(
+    app: Flask, visitor: tuple[str, str, str], settings: Settings
+) -> None:
+    id_, name, value = visitor
+    url = f"{PREDICTIONS}/{id_}"
+    secret_key = (settings.data_dir / "secret_key").read_text()
+    for forgery in forged(value, secret_key):
+        forger = app.test_client()
+        forger.set_cookie(name, forgery)
+        assert_problem(forger.patch(url, json=LABEL), 403)
+        assert forger.delete(url).status_code in (401, 403)
+        own = stored_id(forger)  # with a new identity, in a cookie of its own
+        assert forger.patch(f"{PREDICTIONS}/{own}", json=LABEL).json["true_digit"] == 1
+        assert_problem(forger.patch(url, json=LABEL), 403)
+    assert app.test_client().get(url).json["true_digit"] is None
+
+
+def test_cookie_alone_identifies_the_visitor(app: Flask, visitor: tuple[str, str, str]) -> None:
+    id_, name, value = visitor
+    restarted = app.test_client()
+    restarted.set_cookie(name, value)
+    assert restarted.patch(f"{PREDICTIONS}/{id_}", json=LABEL).json["true_digit"] == 1
+    assert "Set-Cookie" not in post(restarted).headers
+
+
+def test_every_visitor_gets_an_identity_of_its_own(app: Flask) -> None:
+    cookies = {post(app.test_client()).headers["Set-Cookie"].split(";")[0] for _ in range(9)}
+    assert len(cookies) == 9
+
+
+def test_visitor_labels_only_its_own_predictions(app: Flask) -> None:
+    visitor, stranger = app.test_client(), app.test_client()
+    url, other = (f"{PREDICTIONS}/{stored_id(each)}" for each in (visitor, stranger))
+    assert_problem(stranger.patch(url, json=LABEL), 403)
+    assert_problem(visitor.patch(other, json=LABEL), 403)
+    assert stranger.delete(url).status_code in (401, 403)
+    assert visitor.get(url).json["true_digit"] is None
+    assert visitor.patch(url, json=LABEL).json["true_digit"] == 1
+
+
+def test_program_without_cookie_cannot_label(app: Flask) -> None:
+    program = app.test_client(use_cookies=False)
+    url = f"{PREDICTIONS}/{stored_id(program)}"
+    assert_problem(program.patch(url, json=LABEL), 403)
+    assert program.get(url).json["true_digit"] is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proxies", "forwarded", "secure"),
+    [
+        ("http", 0, "", False),
+        ("https", 0, "", True),
+        ("http", 1, "https", True),
+        ("https", 1, "http", False),
+        ("http", 0, "https", False),
+    ],
+)
+def test_cookie_is_private_and_secure_exactly_over_https(
+    settings: Settings, scheme: str, proxies: int, forwarded: str, secure: bool
+) -> None:
+    prepare(settings)
+    client = create_app(replace(settings, trusted_proxies=proxies)).test_client()
+    headers = {"X-Forwarded-Proto": forwarded} if forwarded else {}
+    response = post(client, headers=headers, base_url=f"{scheme}://localhost")
+    _, *flags = response.headers["Set-Cookie"].split("; ")
+    flags = [flag for flag in flags if not flag.startswith("Expires=")]
+    expected = {f"Max-Age={YEAR_S}", "HttpOnly", "SameSite=Lax", "Path=/"}
+    assert {*flags} == expected | ({"Secure"} if secure else set())
+
+
+def operator_calls(client: FlaskClient, id_: str, credentials: str | None) -> list[TestResponse]:
+    """Return the answers to all that an operator may do; `id_` is somebody else's prediction."""
+    headers = {} if credentials is None else {"Authorization": credentials}
+    return [
+        client.get(f"{PREDICTIONS}.csv", headers=headers),
+        client.delete(f"{PREDICTIONS}?to=2026-01-01", headers=headers),
+        client.patch(f"{PREDICTIONS}/{id_}", json=LABEL, headers=headers),
+        client.delete(f"{PREDICTIONS}/{id_}", headers=headers),
+    ]
+
+
+@pytest.mark.parametrize("credentials", [OPERATOR["Authorization"], "bearer  of-the=operator "])
+def test_token_opens_what_is_the_operators(
+    app: Flask, client: FlaskClient, credentials: str
+) -> None:
+    calls = operator_calls(app.test_client(), stored_id(client), credentials)
+    assert [call.status_code for call in calls] == [200, 200, 200, 204]
+
+
+@pytest.mark.parametrize(
+    ("token", "credentials"),
+    [
+        *[
+            ("", credentials)
+            for credentials in (
+                None,
+                "",
+                " ",
+                "Bearer",
+                "Bearer ",
+                "bearer  ",
+                "Basic",
+                "Basic Og==",
+            )
+        ],
+        *[
+            ("of-the=operator", credentials)
+            for credentials in (
+                None,
+                "",
+                "Bearer",
+                "Bearer ",
+                "of-the=operator",
+                "Bearer guess",
+                "Bearer of-the",
+                "Bearer of-the=operato",
+                "Bearer of-the=operators",
+                "Bearer OF-THE=OPERATOR",
+                "Bearer of-the=operator of-the=operator",
+                "Bearer of-the=operator\u00e9",
+                "Bearer: of-the=operator",
+                "Token of-the=operator",
+                "Basic of-the=operator",
+                "Basic Om9mLXRoZT1vcGVyYXRvcg==",
+            )
+        ],
+    ],
+)
+def test_nothing_but_the_token_opens_what_is_the_operators(
+    settings: Settings, token: str, credentials: str | None
+) -> None:
+    prepare(settings)
+    app = create_app(replace(settings, operator_token=token))
+    id_ = stored_id(app.test_client())
+    stranger = app.test_client()
+    stored_id(stranger)
+    calls = operator_calls(stranger, id_, credentials)
+    for call, status in zip(calls, (401, 401, 403, 401), strict=True):
+        assert_problem(call, status)
+        assert (call.headers.get("WWW-Authenticate") == "Bearer") is (status == 401)
+    assert stranger.get(f"{PREDICTIONS}/{id_}").json["true_digit"] is None
+
+
+def test_token_may_have_any_letters(settings: Settings) -> None:
+    prepare(settings)
+    client = create_app(replace(settings, operator_token="schlüssel")).test_client()
+    credentials = "Bearer schlüssel".encode().decode("latin-1")  # as WSGI hands headers over
+    response = client.get(f"{PREDICTIONS}.csv", headers={"Authorization": credentials})
+    assert response.status_code == 200
+
+
+def test_export_says_who_labelled_and_when(app: Flask, client: FlaskClient) -> None:
+    started = datetime.now(UTC)
+    ids = [stored_id(client) for _ in range(3)]
+    client.patch(f"{PREDICTIONS}/{ids[0]}", json=LABEL)
+    app.test_client().patch(f"{PREDICTIONS}/{ids[1]}", json=LABEL, headers=OPERATOR)
+    rows = {row["id"]: row for row in csv_rows(client)}
+    assert [rows[id_]["labelled_by"] for id_ in ids] == ["visitor", "operator", ""]
+    assert [rows[id_]["true_digit"] for id_ in ids] == ["1", "1", ""]
+    for id_ in ids[:2]:
+        assert started <= datetime.fromisoformat(rows[id_]["labelled_at"]) <= datetime.now(UTC)
+    client.patch(f"{PREDICTIONS}/{ids[0]}", json=LABEL, headers=OPERATOR)
+    again = {row["id"]: row for row in csv_rows(client)}
+    assert again == rows  # the same label changes nothing
