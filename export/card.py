@@ -88,21 +88,22 @@ def install(graph: onnx.ModelProto, card: dict[str, Any], run: Path, folder: Pat
     another model leaves is kept in previous/, for `make rollback`.
     """
     graph.metadata_props.add(key="card", value=json.dumps(card))
-    served = graph.SerializeToString()
     (folder / "report").mkdir(parents=True, exist_ok=True)
     for picture in PICTURES:
         replace_file(folder / "report" / picture, (run / picture).read_bytes())
     seeds = io.BytesIO()
     plot_seeds(card["seeds"]).savefig(seeds, dpi=120)
     replace_file(folder / "report" / "seeds.png", seeds.getvalue())
-    _keep_previous(folder, served)
+    _keep_previous(folder, card["version"])
     replace_file(folder / "model.json", (json.dumps(card, indent=2) + "\n").encode())
-    replace_file(folder / "digits.onnx", served)
+    replace_file(folder / "digits.onnx", graph.SerializeToString())
 
 
-def _keep_previous(folder: Path, served: bytes) -> None:
+def _keep_previous(folder: Path, version: str) -> None:
     files = [folder / name for name in ("model.json", "digits.onnx")]
-    if all(file.exists() for file in files) and files[-1].read_bytes() != served:
+    if not all(file.exists() for file in files):
+        return
+    if json.loads(files[0].read_text())["version"] != version:
         (folder / "previous").mkdir(exist_ok=True)
         for file in files:
             replace_file(folder / "previous" / file.name, file.read_bytes())

@@ -1,35 +1,28 @@
-"""Learning, exporting and what is kept of both. A short run on few digits, for real."""
+"""Training, and what is kept of it. A short run on few digits, for real."""
 
 import base64
 import json
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from export.__main__ import main as export
-from export.card import over_seeds
-from export.graph import make_graph
-from tests.conftest import ROOT
 from train import report, study
-from train.__main__ import main as train
 from train.augment import distort
 from train.data import NO_DIGIT, Digits, Lessons, Parts, load_mnist
 from train.doubt import no_digits, other_no_digits
 from train.drawings import LOOKS, SMALL, draw, draw_all, draw_otherwise, parse_unipen, read_drawings
-from train.fit import Fitted, calibrate, choose_device, fit, logits_of
+from train.fit import Fitted, as_images, calibrate, choose_device, fit, logits_of
 from train.model import Network, describe
 from train.settings import Settings
-from webapp.classifier import Classifier
 from webapp.preprocess import prepare
 
+CPU = torch.device("cpu")
 SHORT = Settings(epochs=2, batch=64, channels=16, seed=1)
 
 UNIPEN = """
@@ -68,7 +61,7 @@ def parts(mnist: Path) -> Parts:
 @pytest.fixture(scope="module")
 def fitted(parts: Parts) -> Fitted:
     """Return a network taught for a few seconds."""
-    return fit(parts.teach, parts.choose, SHORT, torch.device("cpu"))
+    return fit(parts.teach, parts.choose, SHORT, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +135,41 @@ def test_distortion_is_mild_and_differs_between_images() -> None:
     assert (distorted[0] != distorted[1]).any()
 
 
+def test_distortion_grows_with_its_strength(parts: Parts) -> None:
+    images = as_images(parts.choose["MNIST"].pixels[:50])
+    moved = []
+    for strength in (0, 0.5, 1, 2):
+        torch.manual_seed(0)
+        moved.append(float((distort(images, strength) - images).abs().mean()))
+    assert moved[0] == pytest.approx(0, abs=1e-5)
+    assert moved == sorted(set(moved))
+
+
+def test_training_distorts_as_strongly_as_its_settings_say(parts: Parts) -> None:
+    few = Lessons(parts.teach.same[:256])
+    settings = replace(SHORT, epochs=1)
+    losses = {
+        fit(few, parts.choose, replace(settings, distortion=strength), CPU).epochs[0].loss
+        for strength in (0.0, 1.0)
+    }
+    assert len(losses) == 2
+
+
+def test_learning_rate_rises_and_ends_near_nothing(parts: Parts) -> None:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    fit(Lessons(parts.teach.same[:600]), parts.choose, SHORT, CPU)
+    hook.remove()
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(SHORT.learning_rate, rel=0.1)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < peak < len(rates) / 2
+    assert rates[-1] < SHORT.learning_rate / 1000
+
+
 def test_description_counts_every_weight() -> None:
     network = Network(16)
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -170,9 +198,7 @@ def test_epochs_have_their_own_drawings_in_turn(parts: Parts) -> None:
 
 def test_run_repeats_for_a_seed(parts: Parts) -> None:
     few = Lessons(parts.teach.same[:256])
-    one, other = (
-        fit(few, parts.choose, replace(SHORT, epochs=1), torch.device("cpu")) for _ in range(2)
-    )
+    one, other = (fit(few, parts.choose, replace(SHORT, epochs=1), CPU) for _ in range(2))
     assert one.epochs[0].loss == other.epochs[0].loss
 
 
@@ -181,6 +207,13 @@ def test_calibration_finds_the_temperature() -> None:
     logits = 2 * torch.randn(20_000, 10, generator=generator)
     labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze()
     assert calibrate(3 * logits, labels) == pytest.approx(3, abs=0.1)
+
+
+def test_threshold_calls_few_validation_digits_uncertain(parts: Parts, fitted: Fitted) -> None:
+    logits = logits_of(fitted.network, parts.choose["MNIST"])
+    confidences = torch.softmax(logits / fitted.temperature, dim=1).amax(dim=1)
+    uncertain = float((confidences < fitted.doubt_below).float().mean())
+    assert uncertain == pytest.approx(0.005, abs=0.001)
 
 
 def test_figures_are_those_of_the_answers() -> None:
@@ -193,7 +226,7 @@ def test_figures_are_those_of_the_answers() -> None:
 
 
 def test_device_is_chosen_or_named() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cpu") == CPU
     assert choose_device().type in {"cpu", "cuda", "mps"}
 
 
@@ -205,84 +238,6 @@ def test_run_leaves_checkpoint_figures_and_pictures(run: Path) -> None:
     assert metrics["settings"]["seed"] == SHORT.seed
     assert metrics["figures"]["MNIST"]["accuracy"] > 0.9
     assert set(metrics["doubted"]) == {"letters"}
-
-
-def test_exported_run_is_served_as_it_was_measured(
-    run: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["export", str(run), "--artifacts", str(tmp_path)])
-    export()
-    classifier = Classifier(tmp_path / "digits.onnx")
-    card = json.loads((tmp_path / "model.json").read_text())
-    assert classifier.card == card
-    assert classifier.version == card["version"]
-    digits = parts.report["MNIST"]
-    answers = [classifier.classify(pixels).predicted_digit for pixels in digits.pixels.numpy()]
-    right = np.mean(np.array(answers) == digits.labels.numpy())
-    assert right == pytest.approx(card["figures"]["MNIST"]["accuracy"], abs=0.001)
-    assert card["seeds"]["MNIST"]["each"] == {"1": card["figures"]["MNIST"]["accuracy"]}
-    assert (tmp_path / "report" / "seeds.png").is_file()
-    assert not list(tmp_path.rglob(".*"))  # no drafts
-
-
-def test_commands_train_and_study(
-    mnist: Path, drawings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = read_drawings(drawings_file)[::20]
-    for module in ("train.data", "train.study"):
-        monkeypatch.setattr(f"{module}.read_drawings", lambda path: few)
-    monkeypatch.setattr("train.data.OTHERS", 20)
-    data = ["--data", str(mnist), "--runs", str(tmp_path)]
-    least = ["--epochs=1", "--batch=1000", "--channels=2", "--copies=1", "--doubted=40"]
-    monkeypatch.setattr(sys, "argv", ["train", *data, *least])
-    train()
-    (metrics,) = tmp_path.glob("*/metrics.json")
-    assert len(json.loads(metrics.read_text())["figures"]) == 1 + len(LOOKS)
-
-    monkeypatch.setattr(study, "BASE", Settings(1, 1000, channels=2, copies=1, doubted=40))
-    monkeypatch.setattr(study, "FOLDS", 1)
-    report_to = ["--report", str(tmp_path), "hard labels"]
-    monkeypatch.setattr(sys, "argv", ["study", *data, *report_to])
-    study.main()
-    shown = json.loads((tmp_path / "ablations.json").read_text())
-    assert shown["hard labels"].keys() == {"MNIST", "drawings"}
-
-
-def test_figures_over_seeds_are_of_like_runs_alone() -> None:
-    def run(seed: int, accuracy: float, epochs: int = 9, digits: int = 5) -> dict[str, Any]:
-        settings = {"seed": seed, "epochs": epochs}
-        figures = {"MNIST": {"accuracy": accuracy}}
-        return {"settings": settings, "data": {"teach": digits}, "figures": figures}
-
-    shipped = run(0, 0.98)
-    others = [run(0, 0.5), run(1, 0.96), run(2, 0.1, epochs=1), run(3, 0.1, digits=1)]
-    seeds = over_seeds(shipped, [*others, shipped])["MNIST"]
-    assert seeds["each"] == {"0": 0.98, "1": 0.96}
-    assert (seeds["mean"], seeds["deviation"]) == pytest.approx((0.97, 0.01414), abs=1e-5)
-    assert over_seeds(shipped, [])["MNIST"]["deviation"] is None
-
-
-def test_graph_that_answers_otherwise_is_refused(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = Network(16).eval()
-    probe = parts.report["MNIST"].pixels[:10]
-    monkeypatch.setattr("export.graph.AGREEMENT", 0.0)
-    with pytest.raises(ValueError, match="differ by"):
-        make_graph(network, 1.0, probe)
-
-
-def test_absent_run_is_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "export", "--runs", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "There is no training run" in done.stderr
-    assert not done.stdout
 
 
 def test_drawing_keeps_its_strokes_apart() -> None:
