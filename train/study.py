@@ -14,6 +14,7 @@ from typing import Any
 from train.__main__ import add_data_options
 from train.data import (
     REPORTED_WRITERS,
+    Digits,
     Lessons,
     by_writers,
     default_drawings_file,
@@ -68,17 +69,21 @@ def name_of(variant: str) -> str:
     return variant.replace(",", "").replace(" ", "-")
 
 
-def _run(settings: Settings, data: Path, drawings: list[Drawing], fold: int) -> dict[str, float]:
-    mnist = load_mnist(data)
+def split(
+    mnist: tuple[Digits, Digits, Digits], drawings: list[Drawing], settings: Settings, fold: int
+) -> tuple[Lessons, dict[str, Digits]]:
+    """Return what teaches in a fold, and what is read in it."""
     known = mnist[0] + mnist[1]
     writers = set(range(1, 31)) - REPORTED_WRITERS
     others = {writer for writer in writers if writer % PARTS == fold}
     teach = by_writers(drawings, writers - others)
+    read = draw_digits(by_writers(drawings, others), ["white-on-black", "photo"])
     lessons = Lessons(known[:-MNIST_READ], fresh_drawings(teach, settings))
-    read = {
-        "MNIST": known[-MNIST_READ:],
-        "drawings": draw_digits(by_writers(drawings, others), ["white-on-black", "photo"]),
-    }
+    return lessons, {"MNIST": known[-MNIST_READ:], "drawings": read}
+
+
+def _run(settings: Settings, data: Path, drawings: list[Drawing], fold: int) -> dict[str, float]:
+    lessons, read = split(load_mnist(data), drawings, settings, fold)
     fitted = fit(lessons, read, settings, choose_device())
     return {part: 1 - right for part, right in fitted.epochs[-1].held_out.items()}
 
