@@ -8,6 +8,8 @@ import time
 from tests.pictures import encoded, seven
 
 SEVEN = encoded(seven())
+# For the test client of the application: a prediction that is not stored.
+PREVIEW = {"path": "/api/predictions?store=no", "data": SEVEN, "content_type": "image/png"}
 CUT_OFF, REFUSED = 0, -1  # in place of a status: after the connection was accepted, and before
 
 

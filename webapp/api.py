@@ -22,7 +22,6 @@ from flask import (
 from PIL import Image
 
 from webapp import metrics, preprocess
-from webapp.admission import turn
 from webapp.arguments import (
     MOMENT,
     argument,
@@ -43,6 +42,7 @@ from webapp.errors import (
     StorageAway,
 )
 from webapp.exports import csv_chunks
+from webapp.limits import fifo_slot
 from webapp.record import Record
 from webapp.settings import Settings, whole_number
 from webapp.stats import summarize
@@ -79,7 +79,7 @@ def create_prediction() -> Response:
     store = argument("store", yes_or_no, "yes or no") is not False
     body = posted_picture()
     classifier = services.model.classifier
-    with turn():
+    with fifo_slot():
         with metrics.stage("decode"):
             picture = preprocess.decode(body)
         with metrics.stage("prepare"):

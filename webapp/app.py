@@ -6,7 +6,7 @@ from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import admission, api, commands, logs, metrics, pages, problems
+from webapp import api, commands, limits, logs, metrics, pages, problems
 from webapp.classifier import GRAPH, Classifier, Served
 from webapp.errors import StartError
 from webapp.record import Record, create_schema, open_journal
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         behind = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
         app.wsgi_app = behind  # type: ignore[method-assign]
     logs.init_app(app)
-    admission.init_app(app)
+    limits.init_app(app)
     problems.init_app(app)
     metrics.init_app(app)
     pages.init_app(app)

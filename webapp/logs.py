@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from flask import Flask, Response, g, has_request_context, request
 
-from webapp.admission import HEALTH
+from webapp.limits import HEALTH_PATHS
 
 log = logging.getLogger("webapp.requests")
 
@@ -65,7 +65,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    if request.path in HEALTH:
+    if request.path in HEALTH_PATHS:
         return response
     figures = {
         "request_id": g.request_id,

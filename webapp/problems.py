@@ -8,8 +8,8 @@ from flask import Flask, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
 
-from webapp.admission import MAX_BODY
 from webapp.errors import Problem
+from webapp.limits import MAX_BODY_BYTES
 
 MALFORMED = (NoMoreData, ParseException)  # what the server finds while the body is read
 CHUNK = 64 * 1024
@@ -37,7 +37,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
         return error
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
-        detail = f"The body is over {MAX_BODY // 1024**2} MB. Send a smaller picture."
+        detail = f"The body is over {MAX_BODY_BYTES // 1024**2} MB. Send a smaller picture."
     elif isinstance(error, TooManyRequests):
         detail = f"Too many requests, more than {error.description}. Wait a moment."
     # The error's own response keeps its headers, such as Allow and Retry-After.
