@@ -56,7 +56,7 @@ bench: $(DEV)/ready  ## time the service beside the work itself (ARGS="postgres"
 	@$(DEV)/bin/python -m bench.speed $(ARGS)
 
 contract: $(DEV)/ready  ## hold the code to webapp/openapi.json, in 2,000 cases
-	$(DEV)/bin/python -m pytest tests/test_service.py -k interface --max-examples 110
+	$(DEV)/bin/python -m pytest tests/test_service.py -k openapi --max-examples 110
 
 check-images: $(DEV)/ready  ## build the images and try the compose file, where there is Docker
 	$(DEV)/bin/python -m bench.containers $(ARGS)
