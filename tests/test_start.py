@@ -1,23 +1,30 @@
-"""Starting the service: what it loads, and what it says when it cannot."""
+"""Starting and stopping the service: what it loads, what it prints, what it leaves behind."""
 
 import http.client
 import json
-import re
+import socket
+import sqlite3
 import subprocess
 import sys
-import urllib.request
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 from onnx import helper
 
-from tests.conftest import ROOT, Server, environment
-from tests.pictures import encoded, seven
-from webapp.classifier import _version_of
+from tests.clients import SEVEN
+from tests.conftest import ROOT, Server, environment, wait_until
+from tests.graphs import GRAPH, misreading, published, with_card
+from webapp.app import prepare
+from webapp.errors import StartError
+from webapp.settings import Settings
 
-GRAPH = ROOT / "artifacts" / "digits.onnx"
-
+METRICS_ROOT = "/dev/shm" if Path("/dev/shm").is_dir() else tempfile.gettempdir()
 SERVE_ONCE = """
 import sys
 from webapp.app import create_app, prepare
@@ -41,7 +48,7 @@ def start(data_dir: Path, **settings: str) -> tuple[int, str]:
 
 def test_serving_never_imports_torch(tmp_path: Path) -> None:
     picture = tmp_path / "seven.png"
-    picture.write_bytes(encoded(seven()))
+    picture.write_bytes(SEVEN)
     loaded = subprocess.run(
         [sys.executable, "-c", SERVE_ONCE, str(picture)],
         cwd=tmp_path,
@@ -62,7 +69,7 @@ def test_onnxruntime_does_not_report_home(tmp_path: Path, module: str) -> None:
     assert not (tmp_path / ".cache" / "Microsoft").exists()
 
 
-def test_preparing_drawings_needs_no_server() -> None:
+def test_preprocessing_imports_no_server() -> None:
     program = "import sys, webapp.preprocess; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -71,7 +78,7 @@ def test_preparing_drawings_needs_no_server() -> None:
     assert not {"flask", "werkzeug", "sqlalchemy", "onnxruntime"} & set(loaded)
 
 
-def test_absent_model_stops_the_start_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_model_aborts_startup_with_what_to_do(tmp_path: Path) -> None:
     status, printed = start(tmp_path, MODEL_DIR=str(tmp_path))
     assert status != 0
     assert "There is no model" in printed
@@ -79,20 +86,25 @@ def test_absent_model_stops_the_start_with_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in printed
 
 
-def _renamed_input(graph: onnx.ModelProto) -> bytes:
+def renamed_input() -> bytes:
+    """Return a graph with another input."""
+    graph = published()
     for node in graph.graph.node:
         node.input[:] = ["image" if name == "pixels" else name for name in node.input]
     graph.graph.input[0].name = "image"
-    return bytes(graph.SerializeToString())
+    return with_card(graph)
 
 
-def _without_card(graph: onnx.ModelProto) -> bytes:
+def without_card() -> bytes:
+    """Return a graph without metadata."""
+    graph = published()
     del graph.metadata_props[:]
     return bytes(graph.SerializeToString())
 
 
-def _not_running(graph: onnx.ModelProto) -> bytes:
-    # A Reshape to rows of 11, as far as which the types and shapes are not looked through.
+def not_running() -> bytes:
+    """Return a graph that loads but fails at run time: a Reshape to rows of 11."""
+    graph = published().graph
     shapes = {"rows": [-1, 11], "from": [0], "to": [10], "axis": [1]}
     nodes = [
         helper.make_node("Cast", ["pixels"], ["ink"], to=onnx.TensorProto.FLOAT),
@@ -103,55 +115,85 @@ def _not_running(graph: onnx.ModelProto) -> bytes:
         helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
         for name, values in shapes.items()
     ]
-    made = helper.make_graph(nodes, "made", graph.graph.input, graph.graph.output, constants)
-    model = helper.make_model(made, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
-    card = {"version": _version_of(model.SerializeToString()), "doubt_below": 0.5}
-    helper.set_model_props(model, {"card": json.dumps(card)})
-    return bytes(model.SerializeToString())
+    made = helper.make_graph(nodes, "made", graph.input, graph.output, constants)
+    opset = [helper.make_opsetid("", 17)]
+    return with_card(helper.make_model(made, ir_version=8, opset_imports=opset))
 
 
 @pytest.mark.parametrize(
-    ("unfit", "says"),
+    ("invalid", "reason"),
     [
-        (lambda graph: b"no graph", "no ONNX graph"),
-        (lambda graph: graph.SerializeToString()[:1000], "no ONNX graph"),
-        (_renamed_input, "pixels.*image"),
-        (_without_card, "no card"),
-        (_not_running, "cannot be run"),
+        (lambda: b"no graph", "no ONNX graph"),
+        (lambda: GRAPH.read_bytes()[:1000], "no ONNX graph"),
+        (renamed_input, "pixels.*image"),
+        (without_card, "no card"),
+        (not_running, "cannot be run"),
+        (misreading, "upright stroke"),
     ],
-    ids=["text", "truncated", "other input", "no card", "not running"],
+    ids=["text", "truncated", "other input", "no card", "not running", "misreading"],
 )
-def test_unfit_model_stops_the_start_with_what_differs(
-    tmp_path: Path, unfit: object, says: str
+def test_invalid_model_aborts_startup_with_the_reason(
+    tmp_path: Path, settings: Settings, invalid: Callable[[], bytes], reason: str
 ) -> None:
-    assert callable(unfit)
-    (tmp_path / "digits.onnx").write_bytes(unfit(onnx.load(GRAPH)))
-    status, printed = start(tmp_path, MODEL_DIR=str(tmp_path))
-    assert status != 0
-    sentence = printed.strip().splitlines()[-1]
-    assert "does not fit" in sentence
-    assert re.search(says, sentence)
-    assert "Traceback" not in printed
+    path = tmp_path / GRAPH.name
+    path.write_bytes(invalid())
+    with pytest.raises(StartError, match=f"^{path} .*{reason}"):
+        prepare(replace(settings, model_dir=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["PORT", "WEB_CONCURRENCY", "LOG_LEVEL"])
-def test_bad_setting_stops_the_start_with_a_sentence(tmp_path: Path, name: str) -> None:
+def test_invalid_setting_aborts_startup_with_one_sentence(tmp_path: Path, name: str) -> None:
     status, printed = start(tmp_path, **{name: "much"})
     assert status != 0
     assert printed.startswith(f"{name} should be")
     assert len(printed.splitlines()) == 1
 
 
-def test_server_answers_and_stops_when_told(server: Server) -> None:
-    request = urllib.request.Request(
-        f"{server.url}/api/predictions", encoded(seven()), {"Content-Type": "image/png"}
-    )
-    with urllib.request.urlopen(request) as response:
-        assert (response.status, json.load(response)["predicted_digit"]) == (201, 7)
-    with urllib.request.urlopen(f"{server.url}/metrics") as response:
-        assert b'digits_predictions_total{digit="7"' in response.read()
-    server.stop()
+def metrics_folders(server: Server) -> list[Path]:
+    """Return the folders in which the workers of a service share their metrics."""
+    return [*Path(METRICS_ROOT).glob(f"digits-{server.process.pid}-*")]
+
+
+def test_stop_leaves_no_process_and_no_folder(server: Server) -> None:
+    processes = psutil.Process(server.process.pid).children()
+    assert server.post()["predicted_digit"] == 7
+    assert (len(processes), len(metrics_folders(server))) == (2, 1)
+    lines = [json.loads(line) for line in server.stop().splitlines()]
+    assert {"time", "level", "message"} <= set.intersection(*map(set, lines))
     assert server.process.returncode == 0
+    assert metrics_folders(server) == []
+    assert not any(process.is_running() for process in processes)
+
+
+def test_start_on_a_used_port_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = Server(tmp_path, port=port)
+        printed = server.printed()
+    assert server.process.returncode == 1
+    assert "in use" in printed
+    assert str(port) in printed
+    assert "Traceback" not in printed
+    assert metrics_folders(server) == []
+    assert [*tmp_path.iterdir()] == []  # not even a database
+
+
+def test_stop_during_a_migration_leaves_nothing(tmp_path: Path) -> None:
+    database = tmp_path / "predictions.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        server = Server(tmp_path)
+        master = psutil.Process(server.process.pid)
+        wait_until(lambda: any(is_waiting_for(database, each) for each in master.children()))
+        processes = master.children()
+        server.stop()
+    assert not any(process.is_running() for process in processes)
+    assert metrics_folders(server) == []
+
+
+def is_waiting_for(database: Path, process: psutil.Process) -> bool:
+    """Return whether a process has opened a database."""
+    return str(database) in [file.path for file in process.open_files()]
 
 
 def post_raw(server: Server, body: bytes, **options: bool) -> tuple[int, dict[str, str]]:
@@ -168,9 +210,9 @@ def post_raw(server: Server, body: bytes, **options: bool) -> tuple[int, dict[st
     return response.status, answer
 
 
-def test_bodies_over_the_limit_are_answered_however_they_come(server: Server) -> None:
-    long = encoded(seven()) + bytes(5_000_000)
-    assert post_raw(server, long)[0] == 413
-    assert post_raw(server, long, encode_chunked=True)[0] == 413
-    assert post_raw(server, encoded(seven()), encode_chunked=True)[0] == 201
-    assert post_raw(server, b"zz\r\n", encode_chunked=False)[0] == 400
+def test_too_large_and_malformed_bodies_are_answered(shared_server: Server) -> None:
+    long = SEVEN + bytes(5_000_000)
+    assert post_raw(shared_server, long)[0] == 413
+    assert post_raw(shared_server, long, encode_chunked=True)[0] == 413
+    assert post_raw(shared_server, SEVEN, encode_chunked=True)[0] == 201
+    assert post_raw(shared_server, b"zz\r\n", encode_chunked=False)[0] == 400

@@ -1,8 +1,10 @@
 """How gunicorn serves the application."""
 
+import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -19,6 +21,7 @@ from webapp.worker import CONNECTIONS, LIBC, Worker
 
 # Of mallopt, from malloc.h: how many heaps the threads get, each of which keeps what it once had.
 M_ARENA_MAX = -8
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 settings = read_settings()
 
@@ -27,7 +30,7 @@ host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 h
 bind = f"{host}:{settings.port}"
 workers = settings.workers
 worker_class = "webapp.worker.Worker"
-# More than webapp/admission.py admits, for those who wait, are slow or are refused.
+# More than webapp/limits.py admits, for those who wait, are slow or are refused.
 worker_connections = 500
 keepalive = 5
 graceful_timeout = 8
@@ -45,31 +48,44 @@ class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
         """Print nothing: webapp/logs.py has a line for each request."""
 
 
-def on_starting(arbiter: Arbiter) -> None:
-    """Prepare in a child process, since neither a session nor a pool survives a fork."""
-    # Where the workers' figures meet. Has to be known before prometheus_client is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp("-digits", dir=worker_tmp_dir)
-    import webapp.app  # noqa: F401  loaded once, shared by all that follow
+def when_ready(arbiter: Arbiter) -> None:
+    """Prepare what the workers share, once the port is bound and before they are forked."""
+    folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-", dir=worker_tmp_dir)
+    atexit.register(_remove_folder, folder, os.getpid())
+    # The workers' metrics meet here. prometheus_client reads this when it is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    import webapp.app  # noqa: F401  imported once, shared by all workers
 
-    gc.freeze()  # what is shared would be copied where the workers' collectors look through it
+    gc.freeze()  # else each worker's garbage collector writes to, and so copies, shared memory
     with suppress(AttributeError):  # another C library than glibc
         LIBC.mallopt(M_ARENA_MAX, 1)
 
-    child = get_context("fork").Process(target=_prepare)
+    # In a child process, because neither sessions nor connection pools survive a fork. gunicorn
+    # would handle a signal only after a long migration; exiting stops the child at once.
+    child = get_context("fork").Process(target=_prepare, daemon=True)
+    handlers = {number: signal.signal(number, lambda *_: sys.exit()) for number in STOP_SIGNALS}
     child.start()
     child.join()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     if child.exitcode:
-        on_exit(arbiter)
         sys.exit(child.exitcode)
 
 
 def _prepare() -> None:
     from webapp.app import prepare
 
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     try:
         prepare(settings)
     except StartError as error:
         sys.exit(str(error))
+
+
+def _remove_folder(folder: str, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:  # not in a worker, which inherits what runs at exit
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def worker_exit(arbiter: Arbiter, worker: Worker) -> None:
@@ -84,8 +100,3 @@ def child_exit(arbiter: Arbiter, worker: Worker) -> None:
 
     mark_process_dead(worker.pid)
     CONNECTIONS[worker.age % len(CONNECTIONS)] = 0
-
-
-def on_exit(arbiter: Arbiter) -> None:
-    """Leave nothing in shared memory."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
