@@ -1,11 +1,12 @@
 """The page in a real browser, as people use it: mouse, fingers, keyboard, large and small."""
 
 import base64
-import sqlite3
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
+TOKEN = "of-the-operator"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 
 
@@ -34,6 +36,29 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return one running service for all tests of the page: starting one takes seconds."""
+    data_dir = tmp_path_factory.mktemp("page")
+    server = Server(data_dir, WEB_CONCURRENCY="2", OPERATOR_TOKEN=TOKEN)
+    server.wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """Return the running service, without predictions."""
+    now = quote(datetime.now(UTC).isoformat())
+    delete = urllib.request.Request(
+        f"{shared_server.url}/api/predictions?to={now}",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        method="DELETE",
+    )
+    urllib.request.urlopen(delete).close()
+    return shared_server
 
 
 @pytest.fixture
@@ -86,7 +111,7 @@ def draw_seven(page: Page) -> None:
     page.mouse.up()
 
 
-def test_digit_is_drawn_read_labelled_and_recorded(page: Page, tmp_path: Path) -> None:
+def test_digit_is_drawn_read_labelled_and_recorded(page: Page, server: Server) -> None:
     answer, one = page.locator("#answer"), page.locator('#feedback [data-digit="1"]')
     expect(one).to_be_disabled()
     draw_seven(page)
@@ -100,10 +125,9 @@ def test_digit_is_drawn_read_labelled_and_recorded(page: Page, tmp_path: Path) -
     expect(row.locator("td").nth(1)).to_have_text("7")
     expect(row.locator("td").nth(3)).to_have_text("1")
 
-    with sqlite3.connect(tmp_path / "predictions.db") as database:
-        stored = database.execute("SELECT id, predicted_digit, true_digit FROM predictions")
-        assert stored.fetchall() == [(answer.get_attribute("data-prediction-id"), 7, 1)]
-    database.close()
+    (stored,) = page.request.get(f"{server.url}/api/predictions").json()["predictions"]
+    assert stored["id"] == answer.get_attribute("data-prediction-id")
+    assert (stored["predicted_digit"], stored["true_digit"]) == (7, 1)
 
 
 def predict_seven(page: Page) -> None:
@@ -294,24 +318,19 @@ def test_more_of_the_record_is_had_on_demand(page: Page, server: Server) -> None
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
 
-def test_drawing_is_kept_while_the_service_is_away(
-    page: Page, server: Server, tmp_path: Path, console: list[str]
-) -> None:
-    server.stop()
+def test_drawing_is_kept_while_the_service_is_away(page: Page, console: list[str]) -> None:
     previews: list[Route] = []
     page.route("**/api/predictions?store=no", lambda route: previews.append(route))
     draw_seven(page)
+    page.context.set_offline(True)
     page.click("#predict")
     expect(page.locator("#message")).to_contain_text("cannot be reached")
     with page.expect_event("requestfailed"):  # an older question, which fails only now
         previews.pop().abort()
-    page.unroute("**/api/predictions?store=no")
-    again = Server(tmp_path, port=server.port, WEB_CONCURRENCY="1")
-    again.wait_until_ready()
+    page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#message")).to_have_text("Read as a 7, and recorded.")
     expect(page.get_by_role("button", name="Try again")).to_be_hidden()
-    again.stop()
     assert {line.partition(":")[0] for line in console} == {"Failed to load resource"}
     console.clear()
 
