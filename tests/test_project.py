@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from click import Group
 from click.testing import CliRunner
 from flask import Flask
 
@@ -66,6 +67,14 @@ def test_documents_name_only_commands_that_are_there(text: str, app: Flask) -> N
         shown = CliRunner().invoke(app.cli, [*command, "--help"])
         assert shown.exit_code == 0
         assert options - {"--help"} <= set(re.findall(r"--[\w-]+", shown.output))
+
+
+def test_readme_names_every_command(app: Flask) -> None:
+    readme = (ROOT / "README.md").read_text()
+    group = app.cli.commands["predictions"]
+    assert isinstance(group, Group)
+    named = re.findall(r"flask --app webapp\.app predictions (\w+)", readme)
+    assert {*named} == group.commands.keys()
 
 
 def test_contributing_names_every_test_file() -> None:
