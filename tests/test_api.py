@@ -198,9 +198,9 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, FORM % (b"image", b""), FORM_TYPE, "`image`"),
         (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
         (400, b"", "multipart/form-data; boundary=x", "`image`"),
-        (413, bytes(4 * 1024**2 + 1), "image/png", "4 MB"),
-        (413, bytes(4 * 1024**2 + 1), "application/json", "4 MB"),
-        (413, bytes(4 * 1024**2 + 1), FORM_TYPE, "4 MB"),
+        (413, bytes(4 * 1024**2 + 1), "image/png", "over 4 MB"),
+        (413, bytes(4 * 1024**2 + 1), "application/json", "over 4 MB"),
+        (413, bytes(4 * 1024**2 + 1), FORM_TYPE, "over 4 MB"),
         (415, b"seven", "text/plain", "image/png"),
         (415, SEVEN, "image/gif", "image/png"),
         (415, SEVEN, "", "image/png"),
@@ -490,10 +490,11 @@ def test_stats_count_labels_at_once(client: FlaskClient) -> None:
 
 def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Settings) -> None:
     rows: list[Mapping[str, object]] = [
-        {"model_version": "bb"},
+        {"model_version": "cc"},
         {"model_version": "bb", "true_digit": 7},
         {"model_version": "aa", "true_digit": 1},
         {"model_version": "aa", "predicted_digit": 3, "true_digit": 7},
+        {"model_version": "aa", "predicted_digit": 3, "true_digit": 3},
         {"model_version": "aa", "predicted_digit": 3, "true_digit": 3},
     ]
     fill(client, settings, rows)
@@ -502,17 +503,18 @@ def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Setti
     assert started <= datetime.fromisoformat(stats["as_of"]) <= datetime.now(UTC)
     assert stats["days"] == [
         {"day": "2026-01-31", "predictions": 2},
-        {"day": "2026-02-01", "predictions": 3},
+        {"day": "2026-02-01", "predictions": 4},
     ]
-    assert [counted(each) for each in stats["model_versions"]] == [(3, 3, 1), (2, 1, 1)]
-    assert [each["model_version"] for each in stats["model_versions"]] == ["aa", "bb"]
+    versions = stats["model_versions"]
+    assert [each["model_version"] for each in versions] == ["aa", "bb", "cc"]
+    assert [counted(each) for each in versions] == [(4, 4, 2), (1, 1, 1), (1, 0, 0)]
     assert [each["digit"] for each in stats["digits"]] == [*range(10)]
-    expected = {1: (0, 1, 0), 3: (2, 1, 1), 7: (3, 2, 1)}
+    expected = {1: (0, 1, 0), 3: (3, 2, 2), 7: (3, 2, 1)}
     assert [counted(each) for each in stats["digits"]] == [
         expected.get(digit, (0, 0, 0)) for digit in range(10)
     ]
-    assert counted(stats) == (5, 4, 2)
-    confusion = {(7, 7): 1, (1, 7): 1, (7, 3): 1, (3, 3): 1}  # the true digit first
+    assert counted(stats) == (6, 5, 3)
+    confusion = {(7, 7): 1, (1, 7): 1, (7, 3): 1, (3, 3): 2}  # the true digit first
     assert stats["confusion"] == [
         [confusion.get((true, predicted), 0) for predicted in range(10)] for true in range(10)
     ]

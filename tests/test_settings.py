@@ -42,7 +42,7 @@ def test_defaults_are_those_of_the_class() -> None:
     settings = read_settings({})
     assert settings == Settings()
     assert (settings.port, settings.host) == (8000, "127.0.0.1")
-    assert settings.database_url.endswith("/instance/predictions.db")
+    assert settings.database_url == f"sqlite:///{Path.cwd()}/instance/predictions.db"
     assert settings.secret_key == settings.operator_token == settings.rate_limit == ""
     assert (settings.trusted_proxies, settings.debug, settings.log_level) == (0, False, "info")
     assert settings.workers == available_cpus()
