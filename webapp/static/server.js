@@ -35,13 +35,17 @@ function send(method, url, body) {
 }
 
 async function request(url, options) {
-  let response;
+  const controller = new AbortController(); // AbortSignal.timeout is missing before Safari 16
+  const timer = setTimeout(() => controller.abort(), PATIENCE_MS);
+  let response, answer;
   try {
-    response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
+    response = await fetch(url, { signal: controller.signal, ...options });
+    answer = await response.json().catch(() => null); // cut off, or not the service's
   } catch {
     throw new Error("The service cannot be reached. Your drawing is kept.");
+  } finally {
+    clearTimeout(timer);
   }
-  const answer = await response.json().catch(() => null); // cut off, or not the service's
   if (response.ok && answer) return answer;
   const error = new Error(answer?.detail ?? "The service could not answer. Your drawing is kept.");
   error.wait = Number(response.headers.get("Retry-After")); // seconds
