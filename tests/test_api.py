@@ -146,6 +146,7 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
     assert prediction["confidence"] == max(prediction["probabilities"]) > 0.9
     assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-4)
     assert prediction["uncertain"] is False
+    assert prediction["model_version"] == client.get("/api/model").json["version"]
     assert len(base64.b64decode(prediction["pixels"])) == 784
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", prediction["created_at"])
     assert client.get(response.location).json == prediction
@@ -331,7 +332,9 @@ def test_failure_outside_the_api_is_a_page(client: FlaskClient) -> None:
     ("query", "chosen"),
     [
         ({}, [3, 2, 1, 0]),
+        ({"digit": 0}, []),
         ({"digit": 3}, [3]),
+        ({"digit": 9}, []),
         ({"labelled": "yes"}, [3, 2, 1]),
         ({"labelled": "no"}, [0]),
         ({"right": "yes"}, [3, 1]),
@@ -693,8 +696,10 @@ def test_limit_is_for_the_client_behind_a_trusted_proxy(
 
 def test_health_and_figures(client: FlaskClient) -> None:
     stored_id(client)
-    assert client.get("/healthz").status_code == HTTPStatus.OK
-    assert client.get("/readyz").json["status"] == "ready"
+    assert client.get("/healthz").json == {"status": "alive"}
+    ready = client.get("/readyz").json
+    assert ready | {"status": "ready", "waiting": 0} == ready
+    assert ready["model_version"] == client.get("/api/model").json["version"]
     figures = client.get("/metrics").text
     assert 'digits_requests_total{route="/api/predictions",status="201"}' in figures
     assert 'digits_predictions_total{digit="7",stored="True",uncertain="False"}' in figures
