@@ -750,7 +750,8 @@ def test_every_answer_has_the_security_headers(
     headers = response.headers
     assert response.status_code == status
     policy = headers["Content-Security-Policy"].split("; ")
-    assert {"default-src 'self'", "frame-ancestors 'none'"} <= {*policy}
+    expected = {"default-src 'self'", "img-src 'self' data:", "frame-ancestors 'none'"}
+    assert expected <= {*policy}
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
