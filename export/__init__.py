@@ -1,3 +1,3 @@
-"""The way from a training run to what is served."""
+"""Export a training run as an ONNX graph with its model card."""
 
-import webapp  # noqa: F401  before onnxruntime, which it keeps from reporting home
+import webapp  # noqa: F401  before onnxruntime: it turns off onnxruntime's telemetry

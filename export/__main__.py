@@ -1,4 +1,4 @@
-"""Turn a training run into artifacts/: python -m export --help."""
+"""Export a training run to artifacts/: python -m export --help."""
 
 import argparse
 import json
@@ -7,31 +7,31 @@ from pathlib import Path
 
 import torch
 
-from export.card import install, make_card
+from export.card import make_card, publish
 from export.graph import make_graph
 from train.model import Network
 
 
 def main() -> None:
-    """Export one run, once its graph answers as its network does."""
+    """Export one run after verifying that its graph agrees with its network."""
     parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("run", type=Path, nargs="?", help="a folder under runs/ (the newest)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
-    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="where to")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of a run (default: the newest)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="destination")
     options = parser.parse_args()
     runs = (file.parent for file in options.runs.glob("*/checkpoint.pt"))
     run = options.run or max(runs, default=options.runs)
     if not (run / "checkpoint.pt").is_file():
-        sys.exit(f"There is no training run at {run}: python -m train makes one.")
+        sys.exit(f"There is no training run at {run}. Create one with python -m train.")
 
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
-    network = Network(checkpoint["settings"]["channels"])
+    network = Network(checkpoint["settings"]["width"])
     network.load_state_dict(checkpoint["state_dict"])
-    graph = make_graph(network.eval(), checkpoint["temperature"], checkpoint["probe"])
-    metrics = [json.loads(file.read_text()) for file in run.parent.glob("*/metrics.json")]
-    card = make_card(graph, json.loads((run / "metrics.json").read_text()), metrics)
-    install(graph, card, run, options.artifacts)
-    print(f"{options.artifacts / 'digits.onnx'} is version {card['version']}, from {run}")
+    graph = make_graph(network.eval(), checkpoint["temperature"], checkpoint["parity_inputs"])
+    all_metrics = [json.loads(file.read_text()) for file in run.parent.glob("*/metrics.json")]
+    card = make_card(graph, json.loads((run / "metrics.json").read_text()), all_metrics)
+    publish(graph, card, run, options.artifacts)
+    print(f"Exported {run} to {options.artifacts / 'digits.onnx'}, version {card['version']}")
 
 
 if __name__ == "__main__":

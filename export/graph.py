@@ -1,4 +1,4 @@
-"""The network as an ONNX graph that any runtime can serve."""
+"""Convert the network to an ONNX graph."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import torch
 from google.protobuf.message import Message
 from torch import Tensor, nn
 
-from train.fit import as_images
+from train.fit import to_images
 from train.model import Network
 
-AGREEMENT = 1e-5  # largest difference of a probability between torch and onnxruntime
+ATOL = 1e-5  # largest allowed difference of a probability between torch and onnxruntime
 
 
-class _Served(nn.Module):
-    """The contract's graph: `pixels` as they are prepared to calibrated `probabilities`."""
+class ExportModule(nn.Module):
+    """Map `pixels`, uint8 [n, 28, 28], to calibrated `probabilities`, float32 [n, 10]."""
 
     def __init__(self, network: Network, temperature: float) -> None:
         super().__init__()
@@ -26,19 +26,20 @@ class _Served(nn.Module):
         self.temperature = temperature
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return torch.softmax(self.network(as_images(pixels)) / self.temperature, dim=1)
+        logits = self.network(to_images(pixels))  # [n, 10]
+        return torch.softmax(logits / self.temperature, dim=1)
 
 
-def make_graph(network: Network, temperature: float, probe: Tensor) -> onnx.ModelProto:
+def make_graph(network: Network, temperature: float, parity_inputs: Tensor) -> onnx.ModelProto:
     """Return the graph: uint8 `pixels` [batch, 28, 28] to float32 `probabilities` [batch, 10].
 
-    probe: uint8 [n, 28, 28], on which torch and onnxruntime have to agree.
-    Raises ValueError where they do not.
+    parity_inputs: uint8 [n, 28, 28], on which torch and onnxruntime must agree.
+    Raises ValueError if they do not.
     """
-    served = _Served(network, temperature).eval()
+    module = ExportModule(network, temperature).eval()
     program = torch.onnx.export(
-        served,
-        (probe[:2],),
+        module,
+        (parity_inputs[:2],),
         input_names=["pixels"],
         output_names=["probabilities"],
         dynamic_shapes={"pixels": {0: "batch"}},
@@ -46,38 +47,39 @@ def make_graph(network: Network, temperature: float, probe: Tensor) -> onnx.Mode
         verbose=False,
     )
     graph = cast(torch.onnx.ONNXProgram, program).model_proto
-    _strip(graph)
+    strip_debug_info(graph)
     onnx.checker.check_model(graph, full_check=True)
-    _prove(graph, served, probe)
+    verify_parity(graph, module, parity_inputs)
     return graph
 
 
 def version_of(graph: onnx.ModelProto) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 of the graph without its metadata."""
+    """Return the first 12 hex digits of the SHA-256 of the graph without its metadata."""
     bare = onnx.ModelProto()
     bare.CopyFrom(graph)
     del bare.metadata_props[:]
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:12]
 
 
-def _strip(message: Message) -> None:
-    """Take out what the exporter notes of its own work: source lines and paths of this machine."""
+def strip_debug_info(message: Message) -> None:
+    """Remove the exporter's notes, such as source lines and paths of this machine."""
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for part in value if isinstance(value, Sequence) else [value]:
-                _strip(part)
+                strip_debug_info(part)
 
 
-def _prove(graph: onnx.ModelProto, served: nn.Module, probe: Tensor) -> None:
+def verify_parity(graph: onnx.ModelProto, module: nn.Module, pixels: Tensor) -> None:
+    """Raise ValueError if onnxruntime's probabilities differ from torch's by ATOL or more."""
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"pixels": probe.numpy()})
+    (probabilities,) = session.run(None, {"pixels": pixels.numpy()})  # [n, 10]
     with torch.no_grad():
-        difference = float(np.abs(answers - served(probe).numpy()).max())
-    if not difference < AGREEMENT:
+        difference = float(np.abs(probabilities - module(pixels).numpy()).max())
+    if not difference < ATOL:
         raise ValueError(
-            f"torch and onnxruntime differ by {difference:.1e} over {len(probe)} images, "
-            f"more than {AGREEMENT:.0e}: nothing was exported."
+            f"torch and onnxruntime differ by {difference:.1e} on {len(pixels)} images, "
+            f"{ATOL:.0e} or more. Nothing was exported."
         )
-    print(f"torch and onnxruntime agree within {difference:.1e} over {len(probe):,} images")
+    print(f"torch and onnxruntime agree within {difference:.1e} on {len(pixels):,} images")

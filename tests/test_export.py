@@ -1,4 +1,4 @@
-"""Export: what of a run reaches artifacts/, and how the graph there answers."""
+"""Export of a run to artifacts/, and the predictions of the exported graph."""
 
 import json
 import subprocess
@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from export.__main__ import main as export
-from export.card import install, over_seeds
+from export.card import publish, seed_statistics
 from export.graph import make_graph
 from tests.conftest import ROOT
-from train import report
-from train.data import Digits, Lessons, Parts, load_mnist
-from train.fit import Fitted, fit, logits_of
+from train.data import Digits, Splits, TrainingSet, load_mnist
+from train.fit import TrainedModel, fit, predict_logits
 from train.model import Network
+from train.report import write_run
 from train.settings import Settings
-from webapp.classifier import Classifier
+from webapp.model import Model
 
-SHORT = Settings(epochs=2, batch=64, channels=16, seed=1)
-TEMPERATURE, DOUBT_BELOW = 2.0, 0.6
+SHORT = Settings(epochs=2, batch_size=64, width=16, seed=1)
+TEMPERATURE, CONFIDENCE_THRESHOLD = 2.0, 0.6
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +34,19 @@ def digits(mnist: Path) -> Digits:
 
 
 @pytest.fixture(scope="module")
-def fitted(mnist: Path) -> Fitted:
-    """Return a network taught for a few seconds, its confidences halfway to doubt."""
-    teach, choose, _ = load_mnist(mnist)
-    fitted = fit(Lessons(teach[:3000]), {"MNIST": choose[:100]}, SHORT, torch.device("cpu"))
-    return replace(fitted, temperature=TEMPERATURE, doubt_below=DOUBT_BELOW)
+def model(mnist: Path) -> TrainedModel:
+    """Return a model trained for a few seconds, with a temperature and threshold of its own."""
+    train, val, _ = load_mnist(mnist)
+    model = fit(TrainingSet(train[:3000]), {"MNIST": val[:100]}, SHORT, torch.device("cpu"))
+    return replace(model, temperature=TEMPERATURE, confidence_threshold=CONFIDENCE_THRESHOLD)
 
 
 @pytest.fixture(scope="module")
-def run(fitted: Fitted, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that a run leaves."""
+def run(model: TrainedModel, digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    parts = Parts(Lessons(digits), {"MNIST": digits}, {"MNIST": digits}, {})
-    report.write(folder, fitted, parts, SHORT)
+    splits = Splits(TrainingSet(digits), {"MNIST": digits}, {"MNIST": digits}, {})
+    write_run(folder, model, splits, SHORT)
     return folder
 
 
@@ -61,35 +61,36 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_exported_run_is_served_as_it_was_measured(exported: Path, digits: Digits) -> None:
-    classifier = Classifier(exported / "digits.onnx")
+    model = Model(exported / "digits.onnx")
     card = json.loads((exported / "model.json").read_text())
-    assert classifier.card == card
-    assert classifier.version == card["version"]
-    answers = [classifier.classify(pixels).predicted_digit for pixels in digits.pixels.numpy()]
+    assert model.card == card
+    assert model.version == card["version"]
+    answers = [model.classify(pixels).predicted_digit for pixels in digits.pixels.numpy()]
     right = np.mean(np.array(answers) == digits.labels.numpy())
-    assert right == pytest.approx(card["figures"]["MNIST"]["accuracy"], abs=0.001)
-    assert card["seeds"]["MNIST"]["each"] == {"1": card["figures"]["MNIST"]["accuracy"]}
+    accuracy = card["figures"]["MNIST"]["accuracy"]
+    assert right == pytest.approx(accuracy, abs=0.001)
+    assert card["seed_statistics"]["MNIST"]["accuracies"] == {"1": accuracy}
     assert not list(exported.rglob(".*"))  # no drafts
 
 
 def test_temperature_takes_effect_in_the_graph(
-    exported: Path, fitted: Fitted, digits: Digits
+    exported: Path, model: TrainedModel, digits: Digits
 ) -> None:
-    classifier = Classifier(exported / "digits.onnx")
-    answers = [classifier.classify(pixels).probabilities for pixels in digits[:20].pixels.numpy()]
-    logits = logits_of(fitted.network, digits[:20])
+    served = Model(exported / "digits.onnx")
+    answers = [served.classify(pixels).probabilities for pixels in digits[:20].pixels.numpy()]
+    logits = predict_logits(model.network, digits[:20])
     np.testing.assert_allclose(answers, torch.softmax(logits / TEMPERATURE, dim=1), atol=1e-5)
-    assert classifier.card["temperature"] == TEMPERATURE
+    assert served.card["temperature"] == TEMPERATURE
 
 
-def test_threshold_takes_effect_in_the_card(exported: Path, digits: Digits) -> None:
-    classifier = Classifier(exported / "digits.onnx")
-    answers = [classifier.classify(pixels) for pixels in digits.pixels.numpy()]
+def test_confidence_threshold_takes_effect_in_the_card(exported: Path, digits: Digits) -> None:
+    served = Model(exported / "digits.onnx")
+    answers = [served.classify(pixels) for pixels in digits.pixels.numpy()]
     assert {answer.uncertain for answer in answers} == {False, True}
-    assert all(answer.uncertain == (answer.confidence < DOUBT_BELOW) for answer in answers)
+    assert all(answer.uncertain == (answer.confidence < CONFIDENCE_THRESHOLD) for answer in answers)
 
 
-def test_pictures_of_the_run_are_published(exported: Path, run: Path) -> None:
+def test_plots_of_the_run_are_published(exported: Path, run: Path) -> None:
     published = {file.name: file.read_bytes() for file in (exported / "report").iterdir()}
     assert published.pop("seeds.png").startswith(b"\x89PNG")
     assert published == {file.name: file.read_bytes() for file in run.glob("*.png")}
@@ -105,52 +106,52 @@ def test_graph_has_no_path_of_the_machine_that_built_it(
         assert path.encode() not in graph
 
 
-def publish(exported: Path, run: Path, folder: Path, **changes: str) -> bytes:
+def republish(exported: Path, run: Path, folder: Path, **changes: str) -> bytes:
     """Publish the exported graph with changes to its card; return the graph that serves now."""
     graph = onnx.load(exported / "digits.onnx")
     del graph.metadata_props[:]
     card = json.loads((exported / "model.json").read_text())
-    install(graph, card | changes, run, folder)
+    publish(graph, card | changes, run, folder)
     return (folder / "digits.onnx").read_bytes()
 
 
 def test_previous_model_is_kept_once_another_is_published(
     exported: Path, run: Path, tmp_path: Path
 ) -> None:
-    first = publish(exported, run, tmp_path, version="first")
+    first = republish(exported, run, tmp_path, version="first")
     assert not (tmp_path / "previous").exists()
-    publish(exported, run, tmp_path, version="second")
-    publish(exported, run, tmp_path, version="second")
-    publish(exported, run, tmp_path, version="second", how="with more seeds")
+    republish(exported, run, tmp_path, version="second")
+    republish(exported, run, tmp_path, version="second")
+    republish(exported, run, tmp_path, version="second", methodology="changed")
     assert (tmp_path / "previous" / "digits.onnx").read_bytes() == first
     assert json.loads((tmp_path / "previous" / "model.json").read_text())["version"] == "first"
 
 
-def test_figures_over_seeds_are_of_like_runs_alone() -> None:
+def test_seed_statistics_only_use_runs_that_differ_in_their_seed() -> None:
     def run(seed: int, accuracy: float, epochs: int = 9, digits: int = 5) -> dict[str, Any]:
         settings = {"seed": seed, "epochs": epochs}
-        figures = {"MNIST": {"accuracy": accuracy}}
-        return {"settings": settings, "data": {"teach": digits}, "figures": figures}
+        test = {"MNIST": {"accuracy": accuracy}}
+        return {"settings": settings, "data": {"train": digits}, "test": test}
 
     shipped = run(0, 0.98)
     others = [run(0, 0.5), run(1, 0.96), run(2, 0.1, epochs=1), run(3, 0.1, digits=1)]
-    seeds = over_seeds(shipped, [*others, shipped])["MNIST"]
-    assert seeds["each"] == {"0": 0.98, "1": 0.96}
-    assert (seeds["mean"], seeds["deviation"]) == pytest.approx((0.97, 0.01414), abs=1e-5)
-    assert over_seeds(shipped, [])["MNIST"]["deviation"] is None
+    statistics = seed_statistics(shipped, [*others, shipped])["MNIST"]
+    assert statistics["accuracies"] == {"0": 0.98, "1": 0.96}
+    assert (statistics["mean"], statistics["std"]) == pytest.approx((0.97, 0.01414), abs=1e-5)
+    assert seed_statistics(shipped, [])["MNIST"]["std"] is None
 
 
-def test_graph_that_answers_otherwise_is_refused(
+def test_graph_that_differs_from_the_network_is_rejected(
     digits: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Network(16).eval()
-    probe = digits.pixels[:10]
-    monkeypatch.setattr("export.graph.AGREEMENT", 0.0)
+    parity_inputs = digits.pixels[:10]
+    monkeypatch.setattr("export.graph.ATOL", 0.0)
     with pytest.raises(ValueError, match="differ by"):
-        make_graph(network, 1.0, probe)
+        make_graph(network, 1.0, parity_inputs)
 
 
-def test_absent_run_is_named(tmp_path: Path) -> None:
+def test_missing_run_is_reported(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "export", "--runs", str(tmp_path)],
         cwd=ROOT,

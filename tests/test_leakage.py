@@ -1,6 +1,6 @@
-"""What is held out never reaches training, whichever command trains.
+"""Held-out data never reach training, whichever command trains.
 
-The same training on data that differ in their held-out part alone has to give the same weights.
+Training on data that differ only in their held-out part must give the same weights.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 import struct
 import sys
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from train import doubt, study
+from train import ablation, outliers
 from train.__main__ import main as train
-from train.data import NO_DIGIT, Digits, load
-from train.doubt import no_digits, other_no_digits
-from train.drawings import Drawing, Pixels, draw_all, parse_unipen
+from train.data import OUTLIER, Digits, load
+from train.drawings import Drawing, Pixels, parse_unipen, render_all
+from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
 
-TINY = Settings(epochs=1, batch=1000, channels=2, copies=1, doubted=40)
-LEAST = ["--epochs=1", "--batch=1000", "--channels=2", "--copies=1", "--doubted=40"]
+TINY = Settings(
+    epochs=1, batch_size=1000, width=2, augmentations_per_drawing=1, outliers_per_epoch=40
+)
 LAST_5000, ALL, NONE = slice(-5000, None), slice(None), slice(0)
-VALIDATION_WRITERS, TEST_WRITERS = {25, 26, 27}, {28, 29, 30}
+VAL_WRITERS, TEST_WRITERS = {25, 26, 27}, {28, 29, 30}
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
@@ -58,7 +59,7 @@ def unipen(altered: Collection[int] = ()) -> str:
     return "\n".join(lines)
 
 
-def read(text: str) -> list[Drawing]:
+def parse(text: str) -> list[Drawing]:
     """Return the drawings of UNIPEN text."""
     return parse_unipen(text.splitlines())
 
@@ -70,12 +71,12 @@ def write_data(
     train: slice = NONE,
     test: slice = NONE,
 ) -> list[str]:
-    """Write small data, altered as told; return the options that make a command use them."""
+    """Write small data sets with alterations; return the options that make a command use them."""
     write_mnist(folder, train, test)
     (folder / "strokes").write_text(unipen(writers))
     published = hashlib.sha256((folder / "strokes").read_bytes()).hexdigest()
     monkeypatch.setattr("train.drawings.SHA256", published)
-    return ["--data", str(folder), "--drawings", str(folder / "strokes"), "--runs", str(folder)]
+    return ["--data", str(folder), "--drawings", str(folder / "strokes")]
 
 
 def are_equal(one: Digits, other: Digits) -> bool:
@@ -84,10 +85,12 @@ def are_equal(one: Digits, other: Digits) -> bool:
 
 
 def run_training(folder: Path, monkeypatch: pytest.MonkeyPatch, **altered: Any) -> dict[str, Any]:
-    """Return the weights that `python -m train` leaves."""
-    options = write_data(folder, monkeypatch, **altered)
-    monkeypatch.setattr("train.data.OTHERS", 4)
-    monkeypatch.setattr(sys, "argv", ["train", *options, *LEAST])
+    """Return the weights that `python -m train` saves."""
+    options = [*write_data(folder, monkeypatch, **altered), "--runs", str(folder)]
+    for name, value in asdict(TINY).items():
+        options += [f"--{name.replace('_', '-')}", str(value)]
+    monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
+    monkeypatch.setattr(sys, "argv", ["train", *options])
     train()
     (file,) = folder.glob("*/checkpoint.pt")
     weights: dict[str, Any] = torch.load(file, weights_only=True)["state_dict"]
@@ -95,77 +98,81 @@ def run_training(folder: Path, monkeypatch: pytest.MonkeyPatch, **altered: Any) 
 
 
 def test_training_uses_no_held_out_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held_out = {"writers": VALIDATION_WRITERS | TEST_WRITERS, "train": LAST_5000, "test": ALL}
+    held_out = {"writers": VAL_WRITERS | TEST_WRITERS, "train": LAST_5000, "test": ALL}
     weights = run_training(tmp_path / "1", monkeypatch)
     others = run_training(tmp_path / "2", monkeypatch, **held_out)
     assert all(torch.equal(values, others[name]) for name, values in weights.items())
 
 
-def test_everything_else_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_other_data_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path, monkeypatch)
-    monkeypatch.setattr("train.data.OTHERS", 4)
-    parts = load(tmp_path, tmp_path / "strokes", TINY)
-    assert len(parts.teach) == 10_100 - 5_000 + 24 * TINY.copies + TINY.doubted
-    assert {name: len(part) for name, part in parts.choose.items()} == {
-        "MNIST": 5000,
-        "drawings": 6,
-    }
-    assert {len(part) for part in parts.report.values()} == {100, 3}
+    monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
+    splits = load(tmp_path, tmp_path / "strokes", TINY)
+    assert len(splits.train) == 10_100 - 5_000 + 24 + TINY.outliers_per_epoch
+    assert [len(digits) for digits in splits.val.values()] == [5_000, 2 * 3]
+    assert [len(digits) for digits in splits.test.values()] == [100, 3, 3, 3, 3]
 
 
 def test_validation_uses_no_test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.OTHERS", 4)
+    monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
     write_data(tmp_path / "1", monkeypatch)
-    parts = load(tmp_path / "1", tmp_path / "1" / "strokes", TINY)
+    splits = load(tmp_path / "1", tmp_path / "1" / "strokes", TINY)
     write_data(tmp_path / "2", monkeypatch, writers=TEST_WRITERS, test=ALL)
     others = load(tmp_path / "2", tmp_path / "2" / "strokes", TINY)
-    assert all(are_equal(part, others.choose[name]) for name, part in parts.choose.items())
-    assert not any(are_equal(part, others.report[name]) for name, part in parts.report.items())
+    assert all(are_equal(part, others.val[name]) for name, part in splits.val.items())
+    assert not any(are_equal(part, others.test[name]) for name, part in splits.test.items())
 
 
-@pytest.mark.parametrize("fold", range(study.FOLDS))
+@pytest.mark.parametrize("fold", range(ablation.FOLDS))
 def test_ablation_fold_does_not_train_on_what_it_evaluates(fold: int) -> None:
     numbers = torch.arange(10_200)
     digits = Digits(torch.zeros(10_200, 28, 28, dtype=torch.uint8), numbers)
     mnist = digits[:5_100], digits[5_100:10_100], digits[10_100:]
-    drawings = [replace(drawing, digit=drawing.writer) for drawing in read(unipen())]
-    lessons, evaluated = study.split(mnist, drawings, TINY, fold)
-    assert torch.equal(lessons.same.labels, numbers[:100])
+    drawings = [replace(drawing, digit=drawing.writer) for drawing in parse(unipen())]
+    training_set, evaluated = ablation.split(mnist, drawings, TINY, fold)
+    assert torch.equal(training_set.fixed.labels, numbers[:100])
     assert torch.equal(evaluated["MNIST"].labels, numbers[100:10_100])
-    writers = {*lessons.fresh[0].labels.tolist()} - {NO_DIGIT}
+    writers = {*training_set.synthetic[0].labels.tolist()} - {OUTLIER}
     assert {*evaluated["drawings"].labels.tolist()} == {*range(1, 28)} - writers != set()
-    altered = read(unipen({*range(1, 31)} - writers))
-    others, _ = study.split(mnist, altered, TINY, fold)
-    assert torch.equal(lessons.fresh[0].pixels, others.fresh[0].pixels)
+    altered = parse(unipen({*range(1, 31)} - writers))
+    others, _ = ablation.split(mnist, altered, TINY, fold)
+    assert torch.equal(training_set.synthetic[0].pixels, others.synthetic[0].pixels)
 
 
-def test_ablation_reports_an_error_rate_a_fold(
+def test_ablation_adds_the_error_rates_of_each_fold_to_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = write_data(tmp_path, monkeypatch)
-    monkeypatch.setattr(study, "BASE", TINY)
-    monkeypatch.setattr(sys, "argv", ["study", *options, "--report", str(tmp_path), "hard labels"])
-    study.main()
-    shown = json.loads((tmp_path / "ablations.json").read_text())["hard labels"]
-    assert {part: len(folds) for part, folds in shown.items()} == {"MNIST": 2, "drawings": 2}
+    report = tmp_path / "ablations.json"
+    earlier = {"MNIST": [0.02, 0.03], "drawings": [0.01, 0.015]}
+    report.write_text(json.dumps({"width 48": earlier}))
+    monkeypatch.setattr(ablation, "BASELINE", TINY)
+    options += ["--report", str(tmp_path), "no label smoothing"]
+    monkeypatch.setattr(sys, "argv", ["ablation", *options])
+    ablation.main()
+    error_rates = json.loads(report.read_text())
+    assert error_rates["width 48"] == earlier
+    assert [len(folds) for folds in error_rates["no label smoothing"].values()] == [2, 2]
+    assert report.with_suffix(".png").is_file()
 
 
 def draw_outliers() -> tuple[Pixels, Pixels]:
-    """Return outliers as they are used in training, and as they are reported."""
-    teaching = no_digits(read(unipen()), TINY, seed=0)
-    reported = [ink for kind in other_no_digits(8).values() for ink in kind]
-    return draw_all(teaching, ["photo"]), draw_all(reported, ["photo"])
+    """Return training outliers and test outliers."""
+    training = make_train_outliers(parse(unipen()), TINY, seed=0)
+    test = [renderer for kind in make_test_outliers(8).values() for renderer in kind]
+    return render_all(training, ["photo"]), render_all(test, ["photo"])
 
 
-def test_reported_outliers_are_of_kinds_and_fonts_not_trained_on(
+def test_test_outliers_are_of_kinds_and_fonts_not_trained_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert not {*doubt.SCRIBBLES, *doubt.FONTS} & {*doubt.OTHER_SCRIBBLES, *doubt.OTHER_FONTS}
-    teaching, reported = draw_outliers()
+    assert not {*outliers.TRAIN_SCRIBBLES} & {*outliers.TEST_SCRIBBLES}
+    assert not {*outliers.TRAIN_FONTS} & {*outliers.TEST_FONTS}
+    training, test = draw_outliers()
     with monkeypatch.context() as patch:
-        patch.setattr(doubt, "SCRIBBLES", doubt.SCRIBBLES[:1])
-        patch.setattr(doubt, "FONTS", doubt.FONTS[:1])
-        assert (draw_outliers()[1] == reported).all()
-    monkeypatch.setattr(doubt, "OTHER_SCRIBBLES", doubt.OTHER_SCRIBBLES[:1])
-    monkeypatch.setattr(doubt, "OTHER_FONTS", doubt.OTHER_FONTS[:1])
-    assert (draw_outliers()[0] == teaching).all()
+        patch.setattr(outliers, "TRAIN_SCRIBBLES", outliers.TRAIN_SCRIBBLES[:1])
+        patch.setattr(outliers, "TRAIN_FONTS", outliers.TRAIN_FONTS[:1])
+        assert (draw_outliers()[1] == test).all()
+    monkeypatch.setattr(outliers, "TEST_SCRIBBLES", outliers.TEST_SCRIBBLES[:1])
+    monkeypatch.setattr(outliers, "TEST_FONTS", outliers.TEST_FONTS[:1])
+    assert (draw_outliers()[0] == training).all()

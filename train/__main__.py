@@ -1,4 +1,4 @@
-"""Train the digit classifier: python -m train --help."""
+"""Train the digit model: python -m train --help."""
 
 import argparse
 import os
@@ -9,73 +9,73 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from train import report
 from train.data import default_drawings_file, load
 from train.fit import choose_device, fit
-from train.model import Network, describe
+from train.report import write_run
 from train.settings import Settings
 
 
 def main() -> None:
-    """Train, measure, and leave a run's folder behind."""
+    """Train a model, evaluate it, and write the folder of the run."""
     options = _parse()
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
     device = choose_device(options.device)
-    drawings = Path(options.drawings or default_drawings_file(options.data))
+    drawings = options.drawings or default_drawings_file(options.data)
     try:
-        parts = load(options.data, None if options.drawings == "none" else drawings, settings)
+        splits = load(options.data, drawings, settings)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(
-            f"The digits to learn from cannot be had: {error}\n"
-            "They are downloaded; --data and --drawings name copies that are here already."
+            f"The training data could not be loaded: {error}\n"
+            "To use local copies instead of downloading them, set --data and --drawings."
         )
 
-    print(f"teach   {len(parts.teach):,}")
-    for use, digits in (("choose", parts.choose), ("report", parts.report), ("doubt", parts.doubt)):
-        print(f"{use:7} " + "; ".join(f"{name} {len(part):,}" for name, part in digits.items()))
-    print(f"device  {device}\nlayers\n{describe(Network(settings.channels))}", flush=True)
+    print(f"train  {len(splits.train):,}")
+    for split, parts in (("val", splits.val), ("test", splits.test), ("ood", splits.ood)):
+        print(f"{split:6} " + "; ".join(f"{name} {len(part):,}" for name, part in parts.items()))
+    print(f"device {device}", flush=True)
 
     folder = options.runs / time.strftime("%Y%m%d-%H%M%S")
-    fitted = fit(parts.teach, parts.choose, settings, device)
-    metrics = report.write(folder, fitted, parts, settings)
-    print("never seen before:")
-    for name, part in metrics["figures"].items():
-        print(f"  {name:26} {part['accuracy']:.2%} of {part['digits']:,} right")
-    for name, share in metrics["doubted"].items():
-        print(f"  {name:26} {share:.1%} uncertain")
+    model = fit(splits.train, splits.val, settings, device)
+    metrics = write_run(folder, model, splits, settings)
+    print("test accuracy")
+    for name, part in metrics["test"].items():
+        print(f"  {name:26} {part['accuracy']:.2%} of {part['digits']:,}")
+    print("outliers called uncertain")
+    for name, rate in metrics["ood_rejection_rate"].items():
+        print(f"  {name:26} {rate:.1%}")
     print(f"run {folder}")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     add_data_options(parser)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
-    parser.add_argument("--device", help="cuda, mps or cpu (the fastest there is)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all runs")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the fastest one available)")
     for setting in fields(Settings):
         parser.add_argument(
             f"--{setting.name.replace('_', '-')}",
             type=type(setting.default),
             default=setting.default,
             metavar="X",
-            help=f"{setting.default}",
+            help=f"default: {setting.default}",
         )
     return parser.parse_args()
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Let the command line say where the digits lie: `data`, a Path, and `drawings`."""
+    """Add the options that locate the training data."""
     environ = dotenv_values(".env") | os.environ
     parser.add_argument(
         "--data",
         type=Path,
         default=Path(environ.get("MNIST_DIR") or "data"),
-        help="where MNIST lies; downloaded when missing (MNIST_DIR, else data)",
+        help="folder of MNIST, downloaded when missing (default: MNIST_DIR, or data)",
     )
     parser.add_argument(
         "--drawings",
-        default=environ.get("DRAWINGS_FILE"),
-        help="file of pen strokes, fetched when missing, or 'none' for MNIST alone "
-        "(DRAWINGS_FILE, else beside MNIST)",
+        type=Path,
+        default=environ.get("DRAWINGS_FILE") or None,
+        help="pen strokes, downloaded when missing (default: DRAWINGS_FILE, or beside MNIST)",
     )
 
 

@@ -1,33 +1,33 @@
-"""Distort a batch of digits as another hand might have written them."""
+"""Augment a batch of images with random affine transformations."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TURN = 0.17  # radians
-SCALE = 0.12  # of the natural logarithm
-SLANT = 0.15
-SHIFT = 0.8  # pixels
+MAX_ROTATION = 0.17  # radians
+MAX_LOG_SCALE = 0.12
+MAX_SHEAR = 0.15
+MAX_SHIFT_PX = 0.8
 
 
-def distort(images: Tensor, strength: float = 1.0) -> Tensor:
-    """Turn, scale, slant and shift each image by its own random amount.
+def random_affine(images: Tensor, strength: float = 1.0) -> Tensor:
+    """Rotate, scale, shear and shift each image by its own random amount.
 
-    images: float32 [n, 1, 28, 28], and so is what is returned.
+    images: float32 [n, 1, 28, 28], from 0 to 1; the result has the same shape and range.
+    strength: multiplies the ranges of all parameters; 0 leaves the images unchanged.
     """
-    count, _, height, width = images.shape
-    angle, log_x, log_y, slant, right, down = strength * (
-        torch.rand(6, count, device=images.device) * 2 - 1
-    )
-    angle, slant = angle * TURN, slant * SLANT
-    scale_x, scale_y = torch.exp(log_x * SCALE), torch.exp(log_y * SCALE)
+    n, _, height, width = images.shape
+    # One value per parameter and image: [6, n].
+    parameters = strength * (torch.rand(6, n, device=images.device) * 2 - 1)
+    angle, log_scale_x, log_scale_y, shear, shift_x, shift_y = parameters  # [n] each
+    angle, shear = angle * MAX_ROTATION, shear * MAX_SHEAR
+    scale_x = torch.exp(log_scale_x * MAX_LOG_SCALE)
+    scale_y = torch.exp(log_scale_y * MAX_LOG_SCALE)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = (
-        torch.stack((cos * scale_x, (cos * slant - sin) * scale_y, right * 2 * SHIFT / width)),
-        torch.stack((sin * scale_x, (sin * slant + cos) * scale_y, down * 2 * SHIFT / height)),
-    )
-    where = F.affine_grid(
-        torch.stack(rows).permute(2, 0, 1), list(images.shape), align_corners=False
-    )
-    # Bilinear sampling would blur, and what is served is not blurred.
-    return F.grid_sample(images, where, "bicubic", align_corners=False).clamp(0, 1)
+    row_x = cos * scale_x, (cos * shear - sin) * scale_y, shift_x * 2 * MAX_SHIFT_PX / width
+    row_y = sin * scale_x, (sin * shear + cos) * scale_y, shift_y * 2 * MAX_SHIFT_PX / height
+    matrices = torch.stack((torch.stack(row_x), torch.stack(row_y)))  # [2, 3, n]
+    matrices = matrices.permute(2, 0, 1)  # [n, 2, 3]
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)  # [n, 28, 28, 2]
+    # Bicubic, because bilinear sampling blurs and the images that are served are not blurred.
+    return F.grid_sample(images, grid, "bicubic", align_corners=False).clamp(0, 1)

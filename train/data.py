@@ -1,10 +1,10 @@
-"""The digits that the model learns from, is calibrated by and is reported on.
+"""The data sets for training, validation and testing.
 
-| part   | MNIST                      | pen strokes of |
-|--------|----------------------------|----------------|
-| teach  | 55,000 of the training set | writers 1–24   |
-| choose | its last 5,000             | writers 25–27  |
-| report | the test set, 10,000       | writers 28–30  |
+| split | MNIST                      | pen strokes of | outliers                   |
+|-------|----------------------------|----------------|----------------------------|
+| train | 55,000 of the training set | writers 1–24   | train/outliers.py          |
+| val   | its last 5,000             | writers 25–27  |                            |
+| test  | the test set, 10,000       | writers 28–30  | `ood`: other kinds, fonts  |
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -16,35 +16,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.doubt import no_digits, other_no_digits
 from train.drawings import (
-    CANVAS,
-    LOOKS,
-    NAME,
-    SMALL,
+    CANVAS_PX,
+    FILE_NAME,
+    STYLES,
+    TRAIN_CANVAS_PX,
     Drawing,
-    Hand,
-    Ink,
     Pixels,
+    Renderer,
     draw,
-    draw_all,
-    draw_otherwise,
+    draw_warped,
     read_drawings,
+    render_all,
 )
+from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
 
-HELD_OUT = 5_000
-CHOOSING_WRITERS = frozenset({25, 26, 27})
-REPORTED_WRITERS = frozenset({28, 29, 30})
-NO_DIGIT = -1  # the label of what is none
+VAL_SIZE = 5_000  # of MNIST
+VAL_WRITERS = frozenset({25, 26, 27})
+TEST_WRITERS = frozenset({28, 29, 30})
+OUTLIER = -1  # the label of an outlier
 
-FRESH = 8  # epochs that get drawings of their own, before they are taught again: they take time
-OTHERS = 1_000  # drawings of no digit that are reported, a kind
+SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
+TEST_OUTLIERS = 1_000  # of each kind
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images, uint8 [n, 28, 28], ink 255 on 0, and what they are, int64 [n]."""
+    """Images, uint8 [n, 28, 28], white ink (255) on black (0), and their labels, int64 [n]."""
 
     pixels: Tensor
     labels: Tensor
@@ -55,9 +54,9 @@ class Digits:
     def __getitem__(self, chosen: slice) -> "Digits":
         return Digits(self.pixels[chosen], self.labels[chosen])
 
-    def __add__(self, others: "Digits") -> "Digits":
+    def __add__(self, other: "Digits") -> "Digits":
         return Digits(
-            torch.cat((self.pixels, others.pixels)), torch.cat((self.labels, others.labels))
+            torch.cat((self.pixels, other.pixels)), torch.cat((self.labels, other.labels))
         )
 
     def to(self, device: torch.device) -> "Digits":
@@ -66,124 +65,127 @@ class Digits:
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What teaches: digits that stay the same, and drawings that each epoch has its own of."""
+class TrainingSet:
+    """Digits that are the same in every epoch, and synthetic drawings that change by epoch."""
 
-    same: Digits
-    fresh: Sequence[Digits] = ()
+    fixed: Digits
+    synthetic: Sequence[Digits] = ()
 
     def __len__(self) -> int:
-        return len(self.same) + (len(self.fresh[0]) if self.fresh else 0)
+        return len(self.fixed) + (len(self.synthetic[0]) if self.synthetic else 0)
 
     def epoch(self, number: int) -> Digits:
-        """Return all that is taught in an epoch."""
-        return self.same + self.fresh[number % len(self.fresh)] if self.fresh else self.same
+        """Return the training data of an epoch."""
+        if not self.synthetic:
+            return self.fixed
+        return self.fixed + self.synthetic[number % len(self.synthetic)]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All digits, by what they are used for; those that choose and report, by where from.
+class Splits:
+    """All data by use, and by source; `ood` has outliers of kinds and fonts not trained on."""
 
-    `doubt` has what is no digit, of kinds and in fonts that do not teach.
-    """
-
-    teach: Lessons
-    choose: dict[str, Digits]
-    report: dict[str, Digits]
-    doubt: dict[str, Digits]
+    train: TrainingSet
+    val: dict[str, Digits]
+    test: dict[str, Digits]
+    ood: dict[str, Digits]
 
 
-def load(folder: Path, drawings_file: Path | None, settings: Settings) -> Parts:
-    """Load MNIST from `folder` and draw the pen strokes; what is missing is downloaded.
-
-    drawings_file: UCI's UNIPEN file, or None for MNIST alone.
-    """
-    same, choose, report = load_mnist(folder)
-    if drawings_file is None:
-        return Parts(Lessons(same), {"MNIST": choose}, {"MNIST": report}, {})
+def load(folder: Path, drawings_file: Path, settings: Settings) -> Splits:
+    """Load MNIST from `folder` and draw the pen strokes; download what is missing."""
+    train, val, test = load_mnist(folder)
     drawings = read_drawings(drawings_file)
-    teaching = by_writers(drawings, set(range(1, 31)) - CHOOSING_WRITERS - REPORTED_WRITERS)
-    # How far to trust the answers is told by less neat hands than those three writers' own.
-    choosing = draw_digits(
-        by_writers(drawings, CHOOSING_WRITERS),
+    train_drawings = by_writers(drawings, set(range(1, 31)) - VAL_WRITERS - TEST_WRITERS)
+    # Warped, so that the confidence is calibrated on more kinds of handwriting than three writers'.
+    val_drawings = draw_digits(
+        by_writers(drawings, VAL_WRITERS),
         ["white-on-black", "photo"],
-        hand=partial(draw_otherwise, settings.bend),
+        warp_amplitude=settings.warp_amplitude,
     )
-    return Parts(
-        Lessons(same, fresh_drawings(teaching, settings)),
-        {"MNIST": choose, "drawings": choosing},
-        {"MNIST": report} | reported_drawings(drawings),
-        doubted_drawings(),
+    return Splits(
+        TrainingSet(train, draw_training_epochs(train_drawings, settings)),
+        {"MNIST": val, "drawings": val_drawings},
+        {"MNIST": test} | draw_test_digits(drawings),
+        draw_test_outliers(),
     )
 
 
 def default_drawings_file(folder: Path) -> Path:
-    """Return where the pen strokes are kept when nobody says otherwise: beside MNIST."""
-    return folder / NAME
+    """Return the default path of the pen strokes: beside MNIST."""
+    return folder / FILE_NAME
 
 
 def by_writers(drawings: Iterable[Drawing], writers: Set[int]) -> list[Drawing]:
-    """Return what these writers drew."""
+    """Return the drawings of these writers."""
     return [drawing for drawing in drawings if drawing.writer in writers]
 
 
-def reported_drawings(drawings: Iterable[Drawing]) -> dict[str, Digits]:
-    """Return what writers who neither teach nor choose drew, in each look."""
-    reported = by_writers(drawings, REPORTED_WRITERS)
-    return {f"drawings, {look}": draw_digits(reported, [look]) for look in LOOKS}
+def draw_test_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
+    """Return the drawings of the test writers, in each style."""
+    test_drawings = by_writers(drawings, TEST_WRITERS)
+    return {f"drawings, {style}": draw_digits(test_drawings, [style]) for style in STYLES}
 
 
-def doubted_drawings() -> dict[str, Digits]:
-    """Return what is no digit, of kinds and in fonts that are not taught."""
-    return {name: _no_digits(inks) for name, inks in other_no_digits(OTHERS).items()}
+def draw_test_outliers() -> dict[str, Digits]:
+    """Return outliers of kinds and fonts that are not used in training."""
+    outliers = make_test_outliers(TEST_OUTLIERS)
+    return {kind: _draw_outliers(renderers) for kind, renderers in outliers.items()}
 
 
-def fresh_drawings(drawings: Sequence[Drawing], settings: Settings) -> list[Digits]:
-    """Return what each epoch is taught: distorted copies of the drawings, and what is no digit."""
-    looks, hand = ["white-on-black"] * settings.copies, partial(draw_otherwise, settings.bend)
-    fresh = []
-    for round_ in range(min(FRESH, settings.epochs)):
-        seed = settings.seed * FRESH + round_
-        others = _no_digits(no_digits(drawings, settings, seed), SMALL, seed)
-        fresh.append(draw_digits(drawings, looks, SMALL, seed, hand) + others)
-    return fresh
+def draw_training_epochs(drawings: Sequence[Drawing], settings: Settings) -> list[Digits]:
+    """Return the synthetic data of each epoch: warped copies of the drawings, and outliers."""
+    styles = ["white-on-black"] * settings.augmentations_per_drawing
+    epochs = []
+    for number in range(min(SYNTHETIC_EPOCHS, settings.epochs)):
+        seed = settings.seed * SYNTHETIC_EPOCHS + number
+        digits = draw_digits(drawings, styles, TRAIN_CANVAS_PX, seed, settings.warp_amplitude)
+        outliers = make_train_outliers(drawings, settings, seed)
+        epochs.append(digits + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed))
+    return epochs
 
 
 def draw_digits(
     drawings: Sequence[Drawing],
-    looks: Sequence[str],
-    edge: int = CANVAS,
+    styles: Sequence[str],
+    canvas_px: int = CANVAS_PX,
     seed: int = 0,
-    hand: Hand = draw,
+    warp_amplitude: float | None = None,
 ) -> Digits:
-    """Return the drawings, once in each of the looks, as this hand draws their strokes."""
-    inks = [partial(hand, drawing.strokes) for drawing in drawings]
-    return _labelled(draw_all(inks, looks, edge, seed), [drawing.digit for drawing in drawings])
+    """Return the drawings once in each style; their strokes are warped if an amplitude is given."""
+    if warp_amplitude is None:
+        renderers = [partial(draw, drawing.strokes) for drawing in drawings]
+    else:
+        renderers = [partial(draw_warped, drawing.strokes, warp_amplitude) for drawing in drawings]
+    pixels = render_all(renderers, styles, canvas_px, seed)
+    return _label(pixels, [drawing.digit for drawing in drawings])
 
 
-def _no_digits(inks: Sequence[Ink], edge: int = CANVAS, seed: int = 0) -> Digits:
-    return _labelled(draw_all(inks, ["white-on-black"], edge, seed), [NO_DIGIT] * len(inks))
+def _draw_outliers(
+    outliers: Sequence[Renderer], canvas_px: int = CANVAS_PX, seed: int = 0
+) -> Digits:
+    pixels = render_all(outliers, ["white-on-black"], canvas_px, seed)
+    return _label(pixels, [OUTLIER] * len(outliers))
 
 
-def _labelled(pixels: Pixels, labels: Sequence[int]) -> Digits:
-    """Return pixels [n, copies, 28, 28] of n labels as digits."""
-    each = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
-    return Digits(torch.from_numpy(pixels).flatten(0, 1), each)
+def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
+    """Join pixels [n, styles, 28, 28] and n labels to digits [n * styles, 28, 28]."""
+    repeated = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
+    return Digits(torch.from_numpy(pixels).flatten(0, 1), repeated)
 
 
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:
-    """Return MNIST's digits to teach, to choose and to report, downloaded when missing."""
-    mnist = _torchvision_mnist()
+    """Return MNIST's digits for training, validation and testing; download them if missing."""
+    mnist = _import_mnist()
     train, test = (mnist(str(folder), train=part, download=True) for part in (True, False))
-    known = Digits(train.data, train.targets)
-    return known[:-HELD_OUT], known[-HELD_OUT:], Digits(test.data, test.targets)
+    digits = Digits(train.data, train.targets)
+    return digits[:-VAL_SIZE], digits[-VAL_SIZE:], Digits(test.data, test.targets)
 
 
-def _torchvision_mnist() -> Any:
-    """Import torchvision's MNIST, also beside a torch without CUDA.
+def _import_mnist() -> Any:
+    """Import torchvision's MNIST, with a CPU build of torch as well.
 
-    The usual wheel of torchvision is compiled for CUDA. Beside a CPU torch its import fails until
-    two operators that we never call are declared, which spares gigabytes of CUDA libraries.
+    torchvision's usual wheel is compiled for CUDA. With a CPU build of torch its import fails until
+    two operators, which are never called here, are declared. This saves gigabytes of libraries.
     """
     try:
         from torchvision.datasets import MNIST

@@ -1,9 +1,9 @@
-"""Digits that people drew with a pen, drawn again on a canvas as the page would.
+"""Pen strokes of digits, drawn on a canvas as the page draws them.
 
 Source: Alpaydin and Alimoglu, Pen-Based Recognition of Handwritten Digits, UCI Machine Learning
 Repository, data set 81 (CC BY 4.0): 7,494 digits by 30 people, pen positions on a tablet in
-UNIPEN text. The same strokes are drawn at many widths, sizes, bends and places, and prepared by
-the code that serves.
+UNIPEN text. The strokes are drawn with random pen widths, sizes, warps and positions, and
+prepared by the code that serves.
 """
 
 import hashlib
@@ -23,58 +23,59 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from webapp.preprocess import decode, prepare
 
-NAME = "pendigits-orig.tra"
-SOURCE = (
+FILE_NAME = "pendigits-orig.tra"
+SOURCE_URL = (
     "https://archive.ics.uci.edu/static/public/81/pen+based+recognition+of+handwritten+digits.zip"
 )
 SHA256 = "a66225d68d7d68591e62944df1ad33b3f5aa608e2df2505844b41f5568a80da4"
 
-CANVAS = 280  # edge of the canvas, pixels
-SMALL = 112  # of one with a sixth of the pixels, quicker to teach from
-FINER = 2  # ink is drawn this much larger and averaged down, for smooth edges
+CANVAS_PX = 280  # edge of the page's canvas
+TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
+SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth edges
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
-# What draws itself on a canvas of some edge, at random in what is not given.
-Ink = Callable[[np.random.Generator, int], Image.Image]
-Hand = Callable[[list[Points], np.random.Generator, int], Image.Image]  # what draws strokes
+# Draws white ink on a canvas with an edge of so many pixels; what is not given is random.
+Renderer = Callable[[np.random.Generator, int], Image.Image]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One digit as pen strokes, in the tablet's units, and who drew it."""
+    """A digit, its writer, and its pen strokes in the tablet's units."""
 
     digit: int
     writer: int
     strokes: list[Points]
 
 
-def read_drawings(path: Path, source: str = SOURCE) -> list[Drawing]:
-    """Return all drawings of the UNIPEN file, which is fetched when missing.
+def read_drawings(path: Path, source: str = SOURCE_URL) -> list[Drawing]:
+    """Return all drawings in the UNIPEN file, which is downloaded when missing.
 
-    Raises ValueError where the file is not the published one.
+    Raises ValueError if the file is not the published one.
     """
     if not path.exists():
-        _fetch(source, path)
+        _download(source, path)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{path} is not the published {NAME}: delete it to fetch it again.")
+        raise ValueError(
+            f"{path} is not the published {FILE_NAME}: delete it to download it again."
+        )
     return parse_unipen(content.decode("ascii").splitlines())
 
 
-def _fetch(source: str, path: Path) -> None:
+def _download(source: str, path: Path) -> None:
     with urllib.request.urlopen(source, timeout=60) as response:
         archive = zipfile.ZipFile(io.BytesIO(response.read()))
-    # Python reads no compress format; gzip, which every system has, does.
+    # Python cannot read the compress format; gzip, which every system has, can.
     unpacked = subprocess.run(
-        ["gzip", "-d"], input=archive.read(f"{NAME}.Z"), stdout=subprocess.PIPE, check=True
+        ["gzip", "-d"], input=archive.read(f"{FILE_NAME}.Z"), stdout=subprocess.PIPE, check=True
     ).stdout
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(unpacked)
 
 
 def parse_unipen(lines: Iterable[str]) -> list[Drawing]:
-    """Return the drawings of UNIPEN text, their y turned downwards."""
+    """Return the drawings in UNIPEN text, with y pointing down."""
     drawings: list[Drawing] = []
     strokes: list[list[tuple[float, float]]] = []
     for line in lines:
@@ -91,57 +92,54 @@ def parse_unipen(lines: Iterable[str]) -> list[Drawing]:
     return drawings
 
 
-# ---- drawing them again ----------------------------------------------------------------------
+# ---- from strokes to pictures ----------------------------------------------------------------
 
 
-def distort(strokes: list[Points], bend: float, rng: np.random.Generator) -> list[Points]:
-    """Turn, slant, stretch and bend the strokes, as another hand might have drawn them.
+def warp_strokes(strokes: list[Points], amplitude: float, rng: np.random.Generator) -> list[Points]:
+    """Rotate, shear, stretch and warp the strokes, to imitate another writer.
 
-    bend: standard deviation of the amplitude of two waves, of the drawing's size.
+    amplitude: standard deviation of the amplitude of two waves, relative to the drawing's size.
     """
     points = np.concatenate(strokes)
     points = (points - points.min(axis=0)) / max(np.ptp(points, axis=0).max(), 1e-6)
     for _ in range(2):
         waves, phase = rng.normal(0, 0.7, (2, 2)), rng.random(2)
-        points = points + rng.normal(0, bend, 2) * np.sin(2 * np.pi * (points @ waves + phase))
-    angle, slant, stretch = rng.normal(0, (0.09, 0.15, 0.1))
-    shape = np.array([[math.exp(stretch), slant], [0, math.exp(-stretch)]])
+        points = points + rng.normal(0, amplitude, 2) * np.sin(2 * np.pi * (points @ waves + phase))
+    angle, shear, stretch = rng.normal(0, (0.09, 0.15, 0.1))
+    shape = np.array([[math.exp(stretch), shear], [0, math.exp(-stretch)]])
     points = points @ (rotation(angle) @ shape).T
     return np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1])
 
 
 def rotation(angle: float) -> Points:
-    """Return the matrix that turns a point (a column) by some radians."""
+    """Return the matrix that rotates a point (a column) by an angle in radians."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
-def draw(strokes: list[Points], rng: np.random.Generator, edge: int) -> Image.Image:
-    """Return the ink on a canvas of its own, mode L, 255 on 0.
-
-    Pen width, height and place are drawn from `rng`.
-    """
+def draw(strokes: list[Points], rng: np.random.Generator, canvas_px: int) -> Image.Image:
+    """Draw strokes in white on a black canvas, mode L; pen width, size and position are random."""
     points = np.concatenate(strokes)
-    size = edge * FINER
+    size = canvas_px * SUPERSAMPLING
     low, span = points.min(axis=0), np.ptp(points, axis=0)
     pen = size * rng.uniform(0.03, 0.09)
-    room = size - pen - 2 * FINER
+    room = size - pen - 2 * SUPERSAMPLING
     scale = min(size * rng.uniform(0.3, 0.9), room) / max(span.max(), 1e-6)
-    corner = (pen / 2 + FINER) + (room - span * scale) * rng.random(2)
+    corner = (pen / 2 + SUPERSAMPLING) + (room - span * scale) * rng.random(2)
     canvas = Image.new("L", (size, size))
-    pencil = ImageDraw.Draw(canvas)
+    context = ImageDraw.Draw(canvas)
     for stroke in strokes:
         path = (stroke - low) * scale + corner
-        pencil.line([*path.flat], fill=255, width=round(pen))
+        context.line([*path.flat], fill=255, width=round(pen))
         for x, y in path:
-            pencil.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
-    return canvas.reduce(FINER)
+            context.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
+    return canvas.reduce(SUPERSAMPLING)
 
 
-def draw_otherwise(
-    bend: float, strokes: list[Points], rng: np.random.Generator, edge: int
+def draw_warped(
+    strokes: list[Points], amplitude: float, rng: np.random.Generator, canvas_px: int
 ) -> Image.Image:
-    """Return the ink of the strokes, distorted anew each time."""
-    return draw(distort(strokes, bend, rng), rng, edge)
+    """Draw strokes after warping them at random."""
+    return draw(warp_strokes(strokes, amplitude, rng), rng, canvas_px)
 
 
 def _white_on_black(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -167,7 +165,7 @@ def _photo(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
     return decode(body.getvalue())
 
 
-LOOKS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
+STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "white-on-black": _white_on_black,
     "black-on-white": _black_on_white,
     "transparent": _transparent,
@@ -175,23 +173,23 @@ LOOKS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
 }
 
 
-# ---- as the model sees them ------------------------------------------------------------------
+# ---- from pictures to the model's input ------------------------------------------------------
 
 
-def draw_all(
-    inks: Sequence[Ink], looks: Sequence[str], edge: int = CANVAS, seed: int = 0
+def render_all(
+    renderers: Sequence[Renderer], styles: Sequence[str], canvas_px: int = CANVAS_PX, seed: int = 0
 ) -> Pixels:
-    """Draw each ink once in each of the looks, and prepare it as the service would.
+    """Draw everything once in each style, and prepare it as the service does.
 
-    Returns uint8 [inks, looks, 28, 28], the same for the same seed.
+    Returns uint8 [renderers, styles, 28, 28], the same for the same seed.
     """
     with ProcessPoolExecutor() as pool:
-        jobs = ((ink, looks, edge, (seed, i)) for i, ink in enumerate(inks))
-        drawn = np.array(list(pool.map(_draw_one, jobs, chunksize=64)), np.uint8)
-    return drawn.reshape(len(inks), len(looks), 28, 28)
+        jobs = ((renderer, styles, canvas_px, (seed, i)) for i, renderer in enumerate(renderers))
+        pixels = np.array(list(pool.map(_render, jobs, chunksize=64)), np.uint8)
+    return pixels.reshape(len(renderers), len(styles), 28, 28)
 
 
-def _draw_one(job: tuple[Ink, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
-    ink, looks, edge, seed = job
+def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
+    renderer, styles, canvas_px, seed = job
     rng = np.random.default_rng(seed)
-    return [prepare(LOOKS[look](ink(rng, edge), rng)) for look in looks]
+    return [prepare(STYLES[style](renderer(rng, canvas_px), rng)) for style in styles]

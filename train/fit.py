@@ -1,4 +1,4 @@
-"""Teach the network, and find how far to trust it. Nothing here sees what is reported."""
+"""Train the network and calibrate its confidence. The test data are not used here."""
 
 import math
 import time
@@ -7,160 +7,162 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from train.augment import distort
-from train.data import NO_DIGIT, Digits, Lessons
+from train.augment import random_affine
+from train.data import OUTLIER, Digits, TrainingSet
 from train.model import Network
 from train.settings import Settings
 
-EVALUATION_BATCH = 1_000
-MAY_DOUBT = 0.005  # share of held-out digits that are called uncertain
+EVALUATION_BATCH_SIZE = 1_000
+TARGET_REJECTION_RATE = 0.005  # share of validation digits below the confidence threshold
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """The figures of one epoch: of what taught, and of each part that chooses."""
+class EpochMetrics:
+    """Loss and accuracy in training, and the accuracy on each validation set."""
 
     number: int
     seconds: float
     loss: float
     accuracy: float
-    held_out: dict[str, float]  # accuracy, by part
+    val_accuracy: dict[str, float]
 
     def __str__(self) -> str:
-        held_out = "  ".join(f"{part} {value:.2%}" for part, value in self.held_out.items())
+        validation = "  ".join(f"{name} {value:.2%}" for name, value in self.val_accuracy.items())
         return (
             f"epoch {self.number:2}  {self.seconds:5.1f} s  loss {self.loss:.4f}  "
-            f"accuracy {self.accuracy:.2%}  held out: {held_out}"
+            f"accuracy {self.accuracy:.2%}  validation: {validation}"
         )
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The network on the CPU, how far to trust it, and how it came about."""
+class TrainedModel:
+    """The network on the CPU, its calibration, and the course of its training."""
 
     network: Network
-    temperature: float  # logits are divided by it before softmax
-    doubt_below: float  # confidence under which an answer is uncertain
-    epochs: list[Epoch]
+    temperature: float  # divides the logits before softmax
+    confidence_threshold: float  # predictions with less confidence are uncertain
+    epochs: list[EpochMetrics]
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Return the named device, or the fastest one there is."""
-    if name:
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the named device, or the fastest one available."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device(name or accelerator or "cpu")
 
 
 def fit(
-    teach: Lessons, choose: dict[str, Digits], settings: Settings, device: torch.device
-) -> Fitted:
-    """Teach a network; let what `choose` has tell how far to trust its answers.
+    train: TrainingSet, val: dict[str, Digits], settings: Settings, device: torch.device
+) -> TrainedModel:
+    """Train a network, then calibrate its confidence on the validation sets.
 
-    The last epoch is kept: the learning rate has come down to nothing by then, and to pick the best
-    of noisy scores would be to pick by luck.
+    The last epoch is kept: by then the learning rate has decayed to almost nothing, and choosing
+    the best of several noisy validation scores would favor luck.
     """
     torch.manual_seed(settings.seed)
-    run = _Run(settings, device, math.ceil(len(teach) / settings.batch))
-    network = run.network
-    choose = {name: part.to(device) for name, part in choose.items()}
-    epochs: list[Epoch] = []
+    network = Network(settings.width).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        network.parameters(), weight_decay=settings.weight_decay, fused=True
+    )
+    steps = math.ceil(len(train) / settings.batch_size)
+    schedule = OneCycleLR(
+        optimizer, settings.learning_rate, epochs=settings.epochs, steps_per_epoch=steps
+    )
+    val = {name: digits.to(device) for name, digits in val.items()}
+    epochs: list[EpochMetrics] = []
     for number in range(1, settings.epochs + 1):
         started = time.monotonic()
-        loss, right = run.teach(teach.epoch(number).to(device), f"epoch {number}/{settings.epochs}")
-        held_out = {name: accuracy(logits_of(network, p), p) for name, p in choose.items()}
-        epochs.append(Epoch(number, time.monotonic() - started, loss, right, held_out))
+        digits = train.epoch(number).to(device)
+        loss, accuracy = train_one_epoch(network, optimizer, schedule, digits, settings)
+        val_accuracy = {name: evaluate_accuracy(network, part) for name, part in val.items()}
+        seconds = time.monotonic() - started
+        epochs.append(EpochMetrics(number, seconds, loss, accuracy, val_accuracy))
         print(epochs[-1], flush=True)
 
-    logits = torch.cat([logits_of(network, part) for part in choose.values()])
-    temperature = calibrate(logits, torch.cat([part.labels for part in choose.values()]))
-    confidences = F.softmax(logits / temperature, dim=1).amax(dim=1)
-    doubt_below = float(confidences.quantile(MAY_DOUBT))
-    return Fitted(network.cpu().eval(), temperature, doubt_below, epochs)
+    logits = torch.cat([predict_logits(network, digits) for digits in val.values()])  # [n, 10]
+    labels = torch.cat([digits.labels for digits in val.values()])  # [n]
+    temperature = fit_temperature(logits, labels)
+    confidences = F.softmax(logits / temperature, dim=1).amax(dim=1)  # [n]
+    confidence_threshold = float(confidences.quantile(TARGET_REJECTION_RATE))
+    return TrainedModel(network.cpu().eval(), temperature, confidence_threshold, epochs)
 
 
-class _Run:
-    """The network under way, and what moves its weights."""
+def train_one_epoch(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    digits: Digits,
+    settings: Settings,
+) -> tuple[float, float]:
+    """Train on every image once, in random order; return the mean loss and the digits' accuracy.
 
-    def __init__(self, settings: Settings, device: torch.device, steps: int) -> None:
-        self.settings = settings
-        self.network = Network(settings.channels).to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=settings.weight_decay, fused=True
-        )
-        # A row a label; of what is no digit (the last row), no digit is likelier than another.
-        smoothing = settings.label_smoothing
-        rows = torch.eye(10) * (1 - smoothing) + smoothing / 10
-        self.targets = torch.cat((rows, torch.full((1, 10), 0.1))).to(device)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            settings.learning_rate,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
-        )
-        # Half the bits, twice the speed, where the hardware has bfloat16.
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-        self.arithmetic = torch.autocast(device.type, torch.bfloat16, enabled=fast)
-
-    def teach(self, digits: Digits, title: str) -> tuple[float, float]:
-        """Teach one epoch; return its mean loss, and how much of the digits it read right."""
-        self.network.train()
-        loss_sum = torch.zeros((), device=digits.labels.device)
-        right = torch.zeros_like(loss_sum)
-        order = torch.randperm(len(digits), device=digits.labels.device)
-        bar = tqdm(order.split(self.settings.batch), desc=title, leave=False, disable=None)
-        seen = 0
-        for step, chosen in enumerate(bar):
-            loss, logits = self._step(digits.pixels[chosen], digits.labels[chosen])
-            loss_sum += loss * len(chosen)
-            right += (logits.argmax(dim=1) == digits.labels[chosen]).sum()
-            seen += len(chosen)
-            if step % 20 == 0:  # reading a figure off a GPU waits for it
-                bar.set_postfix(loss=f"{float(loss_sum) / seen:.4f}")
-        return float(loss_sum) / seen, float(right) / int((digits.labels != NO_DIGIT).sum())
-
-    def _step(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        images = distort(as_images(pixels), self.settings.distortion).contiguous(
-            memory_format=torch.channels_last
-        )
-        with self.arithmetic:
-            logits = self.network(images).float()
-        loss = F.cross_entropy(logits, self.targets[labels])
-        self.optimizer.zero_grad()
+    Outliers are trained towards equal probabilities (outlier exposure, Hendrycks et al. 2019) and
+    do not count for the accuracy.
+    """
+    device = digits.labels.device
+    targets = soft_targets(settings.label_smoothing).to(device)  # [11, 10]
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    network.train()
+    for batch in torch.randperm(len(digits), device=device).split(settings.batch_size):
+        pixels, labels = digits.pixels[batch], digits.labels[batch]  # uint8 [b, 28, 28], [b]
+        images = random_affine(to_images(pixels), settings.affine_strength)  # [b, 1, 28, 28]
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast:
+            logits = network(images).float()  # [b, 10]
+        loss = F.cross_entropy(logits, targets[labels])  # []
+        optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.detach(), logits.detach()
+        optimizer.step()
+        schedule.step()
+        loss_sum += loss.detach() * len(batch)
+        correct += (logits.argmax(dim=1) == labels).sum()
+    return float(loss_sum) / len(digits), float(correct) / int((digits.labels != OUTLIER).sum())
 
 
-def as_images(pixels: Tensor) -> Tensor:
-    """Return uint8 [n, 28, 28] as what the network reads, float32 [n, 1, 28, 28], 0 to 1."""
+def soft_targets(smoothing: float) -> Tensor:
+    """Return a row of target probabilities for each label, float32 [11, 10].
+
+    The last row, which the label OUTLIER (-1) selects, gives every digit the same probability.
+    """
+    digits = torch.eye(10) * (1 - smoothing) + smoothing / 10
+    return torch.cat((digits, torch.full((1, 10), 0.1)))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether the hardware computes in bfloat16, which is twice as fast as float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Convert pixels, uint8 [n, 28, 28], to the network's input, float32 [n, 1, 28, 28]."""
     return pixels.unsqueeze(1).float() / 255
 
 
 @torch.no_grad()
-def logits_of(network: Network, digits: Digits) -> Tensor:
-    """Return what the network answers to each digit, float32 [n, 10]."""
+def predict_logits(network: Network, digits: Digits) -> Tensor:
+    """Return the network's logits, float32 [n, 10]."""
     network.eval()
-    return torch.cat(
-        [network(as_images(pixels)) for pixels in digits.pixels.split(EVALUATION_BATCH)]
-    )
+    batches = digits.pixels.split(EVALUATION_BATCH_SIZE)
+    return torch.cat([network(to_images(pixels)) for pixels in batches])
 
 
-def accuracy(logits: Tensor, digits: Digits) -> float:
-    """Return the share of digits whose largest logit is the right one."""
-    return float((logits.argmax(dim=1) == digits.labels).float().mean())
+def evaluate_accuracy(network: Network, digits: Digits) -> float:
+    """Return the share of digits that the network classifies correctly."""
+    predicted = predict_logits(network, digits).argmax(dim=1)  # [n]
+    return float((predicted == digits.labels).float().mean())
 
 
-def calibrate(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature that makes the true labels likeliest (Guo et al. 2017)."""
-    candidates = torch.linspace(0.3, 3.0, 271)
-    losses = [F.cross_entropy(logits / float(t), labels) for t in candidates]
-    return float(candidates[int(torch.stack(losses).argmin())])
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature that minimizes the cross-entropy.
+
+    logits: float32 [n, 10]; labels: int64 [n].
+    Source: temperature scaling, Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    """
+    temperatures = torch.linspace(0.3, 3.0, 271)
+    losses = [F.cross_entropy(logits / float(temperature), labels) for temperature in temperatures]
+    return float(temperatures[int(torch.stack(losses).argmin())])

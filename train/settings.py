@@ -1,20 +1,20 @@
-"""What a training run is told."""
+"""Hyperparameters of a training run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Kept in the run's checkpoint and in the model's card."""
+    """Hyperparameters, stored in the run's checkpoint and in the model card."""
 
     epochs: int = 28
-    batch: int = 256
+    batch_size: int = 256
     learning_rate: float = 6e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
-    distortion: float = 1.0  # of every image, times what train/augment.py says
-    channels: int = 48  # of the first layer; the second has twice as many
-    copies: int = 4  # of each pen drawing, an epoch
-    bend: float = 0.03  # of a drawing's strokes, in its size
-    doubted: int = 8_000  # drawings of no digit, an epoch
+    affine_strength: float = 1.0  # multiplies the ranges in train/augment.py
+    width: int = 48  # channels of the first convolution; the second has twice as many
+    augmentations_per_drawing: int = 4  # per epoch
+    warp_amplitude: float = 0.03  # of pen strokes, relative to the drawing's size
+    outliers_per_epoch: int = 8_000
     seed: int = 0
