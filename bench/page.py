@@ -1,7 +1,7 @@
-"""Time the page in a real browser: python -m bench.page.
+"""Measure the page in Chromium: python -m bench.page.
 
-Prints the milliseconds from Predict to the recorded digit on the screen, and from one frame to the
-next while somebody draws 60 points a second and the answer follows.
+Prints how many milliseconds pass from a click on Predict until the stored digit is on the screen,
+and between two frames while 60 points per second are drawn and previewed.
 """
 
 import shutil
@@ -14,25 +14,25 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import Server
 from tests.test_browser import FLAGS, box_of, draw_seven
 
-TIMES = 50
+PREDICTIONS = 50
 POINTS = 300
 
-PREDICT = """() => new Promise((resolve) => {
+MEASURE_PREDICTION = """() => new Promise((resolve) => {
     const answer = document.getElementById("answer");
     const started = performance.now();
-    const seen = () => requestAnimationFrame(() => resolve(performance.now() - started));
+    const finish = () => requestAnimationFrame(() => resolve(performance.now() - started));
     new MutationObserver((_, observer) => {
         if (!answer.dataset.predictionId) return;
         observer.disconnect();
-        seen();
+        finish();
     }).observe(answer, { attributes: true });
     document.getElementById("predict").click();
 })"""
-WATCH = """() => {
-    window.frames_ms = [];
+RECORD_FRAMES = """() => {
+    window.frameTimesMs = [];
     let last = performance.now();
     const next = (now) => {
-        window.frames_ms.push(now - last);
+        window.frameTimesMs.push(now - last);
         last = now;
         requestAnimationFrame(next);
     };
@@ -41,25 +41,25 @@ WATCH = """() => {
 
 
 def main() -> None:
-    """Measure with a service and a browser of its own."""
+    """Start a server and a browser, and print the measurements."""
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         server = Server(Path(data))
         server.wait_until_ready()
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page()
         page.goto(server.url)
-        answers = []
-        for _ in range(TIMES):
+        prediction_times_ms = []
+        for _ in range(PREDICTIONS):
             page.keyboard.press("Escape")
             draw_seven(page)
-            answers.append(page.evaluate(PREDICT))
-        _print("from Predict to the digit", answers)
+            prediction_times_ms.append(page.evaluate(MEASURE_PREDICTION))
+        print_times("from Predict to the stored digit", prediction_times_ms)
 
         page.keyboard.press("Escape")
         box = box_of(page)
         page.mouse.move(box["x"] + 10, box["y"] + 10)
         page.mouse.down()
-        page.evaluate(WATCH)
+        page.evaluate(RECORD_FRAMES)
         for point in range(POINTS):
             x, y = point % 60 / 60, point // 60 / 5
             page.mouse.move(
@@ -67,13 +67,14 @@ def main() -> None:
             )
             page.wait_for_timeout(1000 / 60)
         page.mouse.up()
-        _print("from frame to frame while drawing", page.evaluate("window.frames_ms"))
+        print_times("between frames while drawing", page.evaluate("window.frameTimesMs"))
         browser.close()
         server.stop()
 
 
-def _print(what: str, times_ms: list[float]) -> None:
-    print(f"{what}: median {statistics.median(times_ms):.1f} ms, worst {max(times_ms):.1f} ms")
+def print_times(name: str, times_ms: list[float]) -> None:
+    """Print the median and the maximum."""
+    print(f"{name}: median {statistics.median(times_ms):.1f} ms, max {max(times_ms):.1f} ms")
 
 
 if __name__ == "__main__":

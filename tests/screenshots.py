@@ -1,8 +1,9 @@
-"""Take the README's pictures of the page: python -m tests.screenshots FOLDER.
+"""Take the README's screenshots of the page: python -m tests.screenshots FOLDER.
 
-Draws what somebody drew for the record of pen strokes, with the mouse, in the running service.
+Starts a server, replays drawings of the pen stroke data set with the mouse, and labels them.
 """
 
+import re
 import shutil
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.conftest import Server, find_drawings_file
 from tests.test_browser import FLAGS
-from train.data import REPORTED_WRITERS, by_writers
+from train.data import TEST_WRITERS, by_writers
 from train.drawings import Drawing, read_drawings
 
 DEVICES: dict[str, Any] = {
@@ -24,10 +25,10 @@ DEVICES: dict[str, Any] = {
 
 
 def main() -> None:
-    """Leave one picture a device in the folder."""
+    """Save one screenshot per device in the folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    drawings = by_writers(read_drawings(find_drawings_file()), REPORTED_WRITERS)[:240:12]
+    drawings = by_writers(read_drawings(find_drawings_file()), TEST_WRITERS)[:240:12]
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         server = Server(Path(data), WEB_CONCURRENCY="2")
         server.wait_until_ready()
@@ -39,16 +40,17 @@ def main() -> None:
                 page.keyboard.press("Escape")
                 draw(page, drawing)
                 page.keyboard.press("Enter")
-                expect(page.locator("#message")).to_contain_text("ecorded")
+                answer = page.locator("#answer")
+                expect(answer).to_have_attribute("data-prediction-id", re.compile("."))
                 page.keyboard.press(str(drawing.digit))
-                expect(page.locator("#message")).to_contain_text("Kept")
+                expect(page.locator("#message")).to_contain_text("Label saved")
             page.screenshot(path=folder / f"{device}.png")
         browser.close()
         server.stop()
 
 
 def draw(page: Page, drawing: Drawing) -> None:
-    """Draw the strokes with the mouse, as large as the pad comfortably takes."""
+    """Draw the strokes with the mouse, centered on the pad."""
     box = page.locator("#pad").bounding_box()
     assert box is not None
     points = np.concatenate(drawing.strokes)

@@ -1,12 +1,13 @@
-// The table of recent predictions: filtered by the server, sorted here. Knows no URL.
+// The table of recent predictions. The server filters them; the browser sorts them.
 
 import { drawPixels, percent } from "./result.js";
 
-const ROWS = 50; // a page
+const PAGE_SIZE = 50;
 
-const VERDICTS = {
-  right: { right: "yes" },
-  wrong: { right: "no" },
+// The query parameters for each option of the Result filter.
+const OUTCOME_QUERIES = {
+  correct: { right: "yes" },
+  incorrect: { right: "no" },
   unlabelled: { labelled: "no" },
 };
 
@@ -15,23 +16,23 @@ export class History {
   #empty;
   #more;
   #filters;
-  #fetch; // of a query, a page of predictions
-  #choose;
-  #complain;
+  #fetchPage; // Takes query parameters and returns a page of predictions.
+  #onSelect;
+  #onError;
   #predictions = [];
-  #next = null; // where the next page begins
-  #loading = 0; // counts loads, so that the answer to an older one is dropped
-  #key = "created_at";
+  #next = null; // The cursor of the next page, or null after the last one.
+  #latestLoad = 0; // Increases with each load, so that responses to older loads can be dropped.
+  #sortKey = "created_at";
   #ascending = false;
 
-  constructor(section, fetch, choose, complain) {
+  constructor(section, { fetchPage, onSelect, onError }) {
     this.#table = section.querySelector("table");
     this.#empty = section.querySelector(".empty");
     this.#more = section.querySelector(".more");
     this.#filters = section.querySelector("form");
-    this.#fetch = fetch;
-    this.#choose = choose;
-    this.#complain = complain;
+    this.#fetchPage = fetchPage;
+    this.#onSelect = onSelect;
+    this.#onError = onError;
     this.#filters.addEventListener("change", () => this.load());
     this.#more.addEventListener("click", () => this.#loadMore());
     this.#table.tHead.addEventListener("click", (event) => {
@@ -40,18 +41,20 @@ export class History {
     });
     this.#table.tBodies[0].addEventListener("click", (event) => {
       const id = event.target.closest("tr").dataset.id;
-      this.#choose(this.#predictions.find((prediction) => prediction.id === id));
+      this.#onSelect(this.#predictions.find((prediction) => prediction.id === id));
     });
   }
 
-  // Shows the newest, in place of all that was shown but what was predicted meanwhile.
+  // Loads the first page. Predictions that were made during the load stay in the table.
   async load() {
-    const isNewer = (old, page) => this.#matches(old) && !(old.id <= page[0]?.id); // ids ascend with time
-    await this.#load({}, (page) => [...this.#predictions.filter((old) => isNewer(old, page)), ...page]);
+    // IDs increase with time.
+    const isNewer = (old, page) => this.#matchesFilters(old) && !(old.id <= page[0]?.id);
+    const newer = (page) => this.#predictions.filter((old) => isNewer(old, page));
+    await this.#load({}, (page) => [...newer(page), ...page]);
   }
 
   add(prediction) {
-    if (!this.#matches(prediction)) return;
+    if (!this.#matchesFilters(prediction)) return;
     this.#predictions = [prediction, ...this.#predictions];
     this.#render();
   }
@@ -65,34 +68,38 @@ export class History {
     await this.#load({ before: this.#next }, (page) => [...this.#predictions, ...page]);
   }
 
-  async #load(where, combine) {
-    const load = ++this.#loading;
+  async #load(position, combine) {
+    const load = ++this.#latestLoad;
     try {
-      const { digit, verdict } = this.#chosen();
-      const query = { limit: ROWS, ...(digit && { digit }), ...VERDICTS[verdict], ...where };
-      const { predictions, next } = await this.#fetch(query);
-      if (load !== this.#loading) return;
+      const { digit, outcome } = this.#filterValues();
+      const filters = { ...(digit && { digit }), ...OUTCOME_QUERIES[outcome] };
+      const query = { limit: PAGE_SIZE, ...filters, ...position };
+      const { predictions, next } = await this.#fetchPage(query);
+      if (load !== this.#latestLoad) return;
       this.#predictions = combine(predictions);
       this.#next = next;
       this.#render();
     } catch (error) {
-      if (load === this.#loading) this.#complain(error, () => this.#load(where, combine));
+      if (load === this.#latestLoad) this.#onError(error, () => this.#load(position, combine));
     }
   }
 
-  #chosen() {
+  #filterValues() {
     return Object.fromEntries(new FormData(this.#filters));
   }
 
-  #matches({ predicted_digit: read, true_digit: label }) {
-    const { digit, verdict } = this.#chosen();
-    const is = label === null ? "unlabelled" : label === read ? "right" : "wrong";
-    return (!digit || Number(digit) === read) && (!verdict || verdict === is);
+  #matchesFilters(prediction) {
+    const { digit, outcome } = this.#filterValues();
+    return (
+      (!digit || Number(digit) === prediction.predicted_digit) &&
+      (!outcome || outcome === outcomeOf(prediction))
+    );
   }
 
   #sortBy(key) {
-    this.#ascending = this.#key === key ? !this.#ascending : key !== "created_at";
-    this.#key = key;
+    // The first click puts the newest predictions or the lowest values on top, the next one reverses them.
+    this.#ascending = this.#sortKey === key ? !this.#ascending : key !== "created_at";
+    this.#sortKey = key;
     for (const header of this.#table.tHead.rows[0].cells) {
       header.removeAttribute("aria-sort");
       if (header.querySelector("button")?.dataset.key === key) {
@@ -104,39 +111,45 @@ export class History {
 
   #render() {
     const sign = this.#ascending ? 1 : -1;
-    const value = (prediction) => prediction[this.#key] ?? -1; // unlabelled before 0
-    const sorted = [...this.#predictions].sort((one, other) =>
-      value(one) === value(other) ? 0 : value(one) > value(other) ? sign : -sign,
+    const value = (prediction) => prediction[this.#sortKey] ?? -1; // A missing label sorts before 0.
+    const sorted = [...this.#predictions].sort((a, b) =>
+      value(a) === value(b) ? 0 : value(a) > value(b) ? sign : -sign,
     );
-    this.#table.tBodies[0].replaceChildren(...sorted.map(row));
+    this.#table.tBodies[0].replaceChildren(...sorted.map(createRow));
     this.#table.hidden = sorted.length === 0;
     this.#empty.hidden = sorted.length > 0;
-    const { digit, verdict } = this.#chosen();
+    const { digit, outcome } = this.#filterValues();
     this.#empty.textContent =
-      digit || verdict ? "None like that so far." : "Nothing yet. Each prediction appears here.";
+      digit || outcome ? "No predictions match these filters." : "No predictions yet.";
     this.#more.hidden = this.#next === null;
   }
 }
 
-function row(prediction) {
-  const line = document.createElement("tr");
-  line.dataset.id = prediction.id;
-  const picture = document.createElement("canvas");
-  picture.width = picture.height = 28;
-  drawPixels(picture, prediction.pixels);
-  const again = document.createElement("button");
-  again.type = "button";
-  again.title = `Show this ${prediction.predicted_digit} again`;
-  again.append(picture);
-  const when = document.createElement("time");
-  when.dateTime = prediction.created_at;
-  when.textContent = new Date(prediction.created_at).toLocaleString([], {
+function outcomeOf({ predicted_digit: predictedDigit, true_digit: label }) {
+  if (label === null) return "unlabelled";
+  return label === predictedDigit ? "correct" : "incorrect";
+}
+
+function createRow(prediction) {
+  const row = document.createElement("tr");
+  row.dataset.id = prediction.id;
+  row.className = outcomeOf(prediction);
+  const image = document.createElement("canvas");
+  image.width = image.height = 28;
+  drawPixels(image, prediction.pixels);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = `Show this prediction (${prediction.predicted_digit})`;
+  button.append(image);
+  const time = document.createElement("time");
+  time.dateTime = prediction.created_at;
+  time.textContent = new Date(prediction.created_at).toLocaleString([], {
     dateStyle: "short",
     timeStyle: "short",
   });
-  const label = prediction.true_digit;
-  if (label !== null) line.className = label === prediction.predicted_digit ? "right" : "wrong";
-  const contents = [again, prediction.predicted_digit, percent(prediction.confidence), label ?? "–", when];
-  for (const content of contents) line.insertCell().append(content);
-  return line;
+  const { predicted_digit: digit, confidence, true_digit: label } = prediction;
+  for (const content of [button, digit, percent(confidence), label ?? "–", time]) {
+    row.insertCell().append(content);
+  }
+  return row;
 }

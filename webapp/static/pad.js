@@ -1,91 +1,98 @@
-// A square to draw on, or to lay a picture on. The strokes are the state, in units of the pad's
-// edge; what is on the screen, and what is posted, are renderings of them. Knows no URL.
+// A square drawing area, which can also show an image. The strokes are the state, in units of the
+// pad's edge. What is on the screen and what is sent to the server are two renderings of them.
 
-const PEN = 0.07; // width of the pen, of the pad's edge
-const POSTED_EDGE = 280; // pixels, whatever the screen: its density must not reach the model
-const PICTURE_EDGE = 500; // of a picture's longer side, at most: what a slow phone sends in time
+const PEN_WIDTH = 0.07; // In units of the pad's edge.
+// The size does not depend on the screen, so that its density cannot influence the prediction.
+const SENT_EDGE_PX = 280;
+// Larger images are scaled down, so that a slow connection can send them before the time-out.
+const MAX_IMAGE_EDGE_PX = 500;
 
 export class Pad {
   #canvas;
-  #replaced; // told of another drawing: a stroke more or less, another picture
-  #extended; // told of ink added to the stroke under way
+  #onReplace;
+  #onExtend;
   #strokes = [];
-  #stroke = null; // the one under way
-  #pointer = null; // and what draws it
-  #picture = null;
+  #stroke = null; // The stroke that is being drawn.
+  #pointer = null; // The pointer that draws it.
+  #image = null;
 
-  constructor(canvas, replaced, extended) {
+  // Calls onReplace when a stroke is added or removed or the image changes, and onExtend when the
+  // stroke that is being drawn gets longer.
+  constructor(canvas, { onReplace, onExtend }) {
     this.#canvas = canvas;
-    this.#replaced = replaced;
-    this.#extended = extended;
+    this.#onReplace = onReplace;
+    this.#onExtend = onExtend;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     addEventListener("pointermove", (event) => this.#extend(event));
     addEventListener("pointerup", (event) => this.#end(event));
     addEventListener("pointercancel", (event) => this.#cancel(event));
-    // One finger draws and must not also fling the page: the tap after a fling would be swallowed.
-    const draws = (event) => event.touches.length === 1 && event.preventDefault();
-    canvas.addEventListener("touchmove", draws, { passive: false });
+    // One finger must not scroll the page: the browser would ignore the next tap while it scrolls.
+    const preventScrolling = (event) => event.touches.length === 1 && event.preventDefault();
+    canvas.addEventListener("touchmove", preventScrolling, { passive: false });
     new ResizeObserver(() => this.#render()).observe(canvas);
-    // The ink has the text's color, which follows the system's.
+    // The ink has the color of the text, which depends on the color scheme.
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#render());
   }
 
   get isEmpty() {
-    return this.#strokes.length === 0 && this.#picture === null;
+    return this.#strokes.length === 0 && this.#image === null;
   }
 
   clear() {
     this.#replace([]);
   }
 
+  // Removes the last stroke, or the image.
   undo() {
     if (!this.isEmpty) this.#replace(this.#strokes.slice(0, -1));
   }
 
-  // Lays a picture on the pad in place of what is there.
-  lay(picture) {
-    this.#replace([], picture);
+  // Replaces the drawing with an image.
+  showImage(image) {
+    this.#replace([], image);
   }
 
-  // What is on the pad, as a PNG's data URL: strokes in black on white, a picture as it is.
-  image() {
+  // Returns a PNG as a data URL: the strokes in black on white, or the image.
+  toDataUrl() {
     const canvas = document.createElement("canvas");
-    const pencil = canvas.getContext("2d");
-    if (this.#picture) {
-      const { width, height } = this.#picture;
-      const scale = Math.min(1, PICTURE_EDGE / Math.max(width, height));
+    const ctx = canvas.getContext("2d");
+    if (this.#image) {
+      const { width, height } = this.#image;
+      const scale = Math.min(1, MAX_IMAGE_EDGE_PX / Math.max(width, height));
       canvas.width = Math.ceil(width * scale);
       canvas.height = Math.ceil(height * scale);
-      pencil.drawImage(this.#picture, 0, 0, canvas.width, canvas.height);
+      ctx.drawImage(this.#image, 0, 0, canvas.width, canvas.height);
     } else {
-      canvas.width = canvas.height = POSTED_EDGE;
-      pencil.fillStyle = "white";
-      pencil.fillRect(0, 0, POSTED_EDGE, POSTED_EDGE);
-      draw(pencil, this.#strokes, POSTED_EDGE, "black");
+      canvas.width = canvas.height = SENT_EDGE_PX;
+      ctx.fillStyle = "white";
+      ctx.fillRect(0, 0, SENT_EDGE_PX, SENT_EDGE_PX);
+      drawStrokes(ctx, this.#strokes, SENT_EDGE_PX, "black");
     }
-    return canvas.toDataURL(); // toBlob waits until the browser is idle, at worst for seconds
+    return canvas.toDataURL(); // toBlob runs when the browser is idle, which can take seconds.
   }
 
-  #replace(strokes, picture = null) {
+  #replace(strokes, image = null) {
     this.#stroke = null;
     this.#strokes = strokes;
-    this.#picture = picture;
+    this.#image = image;
     this.#render();
-    this.#replaced();
+    this.#onReplace();
   }
 
   #begin(event) {
     if (this.#stroke) {
-      // A second finger zooms the page; a palm beside the pen does nothing, one before it is undone.
+      // A second finger zooms the page, so the first one's stroke is undone. So is the stroke of a
+      // palm that touches the pad before the pen. A palm that touches it after the pen is ignored.
       if (this.#pointer.type === "touch") this.undo();
       if (event.pointerType !== "pen") return;
     }
     if (event.button !== 0 || !event.isPrimary) return;
     event.preventDefault();
     this.#canvas.focus({ preventScroll: true });
-    // Or a button let go outside the window would never be heard of. Scripts' pointers have none.
+    // Without capture, a mouse button released outside the window would go unnoticed. Events that
+    // a script dispatches have no pointer to capture.
     if (event.isTrusted) this.#canvas.setPointerCapture(event.pointerId);
-    const stroke = [this.#point(event)];
+    const stroke = [this.#toPoint(event)];
     this.#replace([...this.#strokes, stroke]);
     this.#pointer = { id: event.pointerId, type: event.pointerType };
     this.#stroke = stroke;
@@ -93,17 +100,17 @@ export class Pad {
 
   #extend(event) {
     if (!this.#isDrawing(event)) return;
-    const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) {
-      const [x, y, width] = this.#point(each);
+    const coalesced = event.getCoalescedEvents?.() ?? [];
+    for (const each of coalesced.length ? coalesced : [event]) {
+      const [x, y, width] = this.#toPoint(each);
       this.#stroke.push([x, y, width]);
       if (Math.min(x, y) < 0 || Math.max(x, y) > 1) {
-        this.#end(event); // a stroke that leaves the pad ends there
+        this.#end(event); // The stroke ends where it leaves the pad.
         break;
       }
     }
     this.#render();
-    this.#extended();
+    this.#onExtend();
   }
 
   #end(event) {
@@ -118,8 +125,8 @@ export class Pad {
     return this.#stroke !== null && event.pointerId === this.#pointer.id;
   }
 
-  // A point of a stroke: where, and how wide, of the pen's usual width.
-  #point(event) {
+  // Returns [x, y, width]: the position in units of the pad's edge, the width relative to PEN_WIDTH.
+  #toPoint(event) {
     const box = this.#canvas.getBoundingClientRect();
     const width = event.pointerType === "pen" && event.pressure ? 0.5 + event.pressure : 1;
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, width];
@@ -128,46 +135,46 @@ export class Pad {
   #render() {
     const edge = Math.round(this.#canvas.clientWidth * devicePixelRatio);
     if (this.#canvas.width !== edge) this.#canvas.width = this.#canvas.height = edge;
-    const pencil = this.#canvas.getContext("2d");
-    pencil.clearRect(0, 0, edge, edge);
-    if (this.#picture) lay(pencil, this.#picture, edge);
-    draw(pencil, this.#strokes, edge, getComputedStyle(this.#canvas).color);
+    const ctx = this.#canvas.getContext("2d");
+    ctx.clearRect(0, 0, edge, edge);
+    if (this.#image) drawCentered(ctx, this.#image, edge);
+    drawStrokes(ctx, this.#strokes, edge, getComputedStyle(this.#canvas).color);
   }
 }
 
-// Lays a picture in the middle of a square, as large as it fits.
-function lay(pencil, picture, edge) {
-  const scale = edge / Math.max(picture.width, picture.height);
-  const [width, height] = [picture.width * scale, picture.height * scale];
-  pencil.drawImage(picture, (edge - width) / 2, (edge - height) / 2, width, height);
+// Draws an image in the middle of a square, as large as it fits.
+function drawCentered(ctx, image, edge) {
+  const scale = edge / Math.max(image.width, image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
+  ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
 }
 
-// Draws strokes as smooth, round lines: curves through the middles between points.
-function draw(pencil, strokes, edge, color) {
-  pencil.lineCap = pencil.lineJoin = "round";
-  pencil.strokeStyle = pencil.fillStyle = color;
+// Draws each stroke as a smooth line: quadratic curves that join halfway between the points.
+function drawStrokes(ctx, strokes, edge, color) {
+  ctx.lineCap = ctx.lineJoin = "round";
+  ctx.strokeStyle = ctx.fillStyle = color;
   for (const stroke of strokes) {
-    const points = stroke.map(([x, y, width]) => [x * edge, y * edge, width * PEN * edge]);
+    const points = stroke.map(([x, y, width]) => [x * edge, y * edge, width * PEN_WIDTH * edge]);
     let [fromX, fromY, lineWidth] = points[0];
-    pencil.beginPath();
-    pencil.arc(fromX, fromY, lineWidth / 2, 0, 2 * Math.PI); // a line of no length would not show
-    pencil.fill();
-    pencil.beginPath();
-    pencil.moveTo(fromX, fromY);
+    ctx.beginPath();
+    ctx.arc(fromX, fromY, lineWidth / 2, 0, 2 * Math.PI); // A line without length would be invisible.
+    ctx.fill();
+    ctx.beginPath();
+    ctx.moveTo(fromX, fromY);
     for (let i = 1; i < points.length; i++) {
       const [x, y, width] = points[i];
       if (width !== lineWidth) {
-        pencil.lineWidth = lineWidth;
-        pencil.stroke();
-        pencil.beginPath();
-        pencil.moveTo(fromX, fromY);
+        ctx.lineWidth = lineWidth;
+        ctx.stroke();
+        ctx.beginPath();
+        ctx.moveTo(fromX, fromY);
         lineWidth = width;
       }
       const [nextX, nextY] = points[i + 1] ?? points[i];
       [fromX, fromY] = [(x + nextX) / 2, (y + nextY) / 2];
-      pencil.quadraticCurveTo(x, y, fromX, fromY);
+      ctx.quadraticCurveTo(x, y, fromX, fromY);
     }
-    pencil.lineWidth = lineWidth;
-    pencil.stroke();
+    ctx.lineWidth = lineWidth;
+    ctx.stroke();
   }
 }

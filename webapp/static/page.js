@@ -1,143 +1,156 @@
-// Where the parts of the page meet.
+// Connects the parts of the page.
 
-import { bring } from "./bring.js";
 import { History } from "./history.js";
+import { onImage } from "./image-input.js";
 import { Pad } from "./pad.js";
 import { Result } from "./result.js";
 import * as server from "./server.js";
 import { Stats } from "./stats.js";
 
-const PACE_MS = 60; // from one look at a drawing under way to the next
+const PREVIEW_INTERVAL_MS = 60;
 
 const element = (id) => document.getElementById(id);
 const result = new Result(element);
 const stats = new Stats(element("stats"));
-const history = new History(element("record"), server.recent, showAgain, complain);
-const pad = new Pad(element("pad"), replaced, extended);
+const history = new History(element("recent"), {
+  fetchPage: server.listPredictions,
+  onSelect: showStored,
+  onError: showError,
+});
+const pad = new Pad(element("pad"), { onReplace, onExtend });
 
-let drawing = 0; // counts drawings, so that an answer to an older one is dropped
-let revision = 0; // counts changes of what is on the pad
-let followed = 0; // the revision that was last looked at
-let following = false;
-let asked = null; // the revision that is recorded, or about to be
-let predicted = Promise.resolve();
-let labelled = Promise.resolve();
+let drawing = 0; // Increases with each stroke or image, so that previews of older ones can be dropped.
+let revision = 0; // Increases with each change on the pad.
+let previewedRevision = 0; // The last revision that was sent for a preview.
+let submittedRevision = null; // The revision that is stored, or is being sent to be stored.
+let isPreviewing = false;
+let predictionQueue = Promise.resolve();
+let labelQueue = Promise.resolve();
 
-function say(text, again = null) {
+// Shows a message, and the Try again button if there is something to retry.
+function showMessage(text, retry = null) {
   element("message").textContent = text;
-  element("retry").hidden = again === null;
-  element("retry").onclick = again;
+  element("retry").hidden = retry === null;
+  element("retry").onclick = retry;
 }
 
-function complain(error, again = null) {
-  say(error.message, again);
+function showError(error, retry = null) {
+  showMessage(error.message, retry);
 }
 
-// ---- while drawing ---------------------------------------------------------------------------
+// ---- Previews --------------------------------------------------------------------------------
 
-function replaced() {
+function onReplace() {
   drawing += 1;
-  say("");
+  showMessage("");
   if (pad.isEmpty) result.clear();
-  extended();
+  onExtend();
 }
 
-function extended() {
+function onExtend() {
   revision += 1;
-  if (result.isRecorded) {
-    result.release();
-    say("");
+  if (result.isStored) {
+    result.markOutdated();
+    showMessage("");
   }
-  follow();
+  previewLoop();
 }
 
-// Shows what the model makes of the drawing so far; one request at a time.
-async function follow() {
-  if (following || followed === revision || pad.isEmpty || document.hidden || asked === revision) return;
-  following = true;
-  followed = revision;
-  const current = drawing;
-  let pause = PACE_MS;
+// Predicts the drawing while it grows. There is at most one preview request at a time.
+async function previewLoop() {
+  const isCurrent = previewedRevision === revision || submittedRevision === revision;
+  if (isPreviewing || isCurrent || pad.isEmpty || document.hidden) return;
+  isPreviewing = true;
+  previewedRevision = revision;
+  const previewed = drawing;
+  let pauseMs = PREVIEW_INTERVAL_MS;
   try {
-    const answer = await server.preview(pad.image());
-    if (current === drawing && !result.isRecorded) result.show(answer);
+    const prediction = await server.preview(pad.toDataUrl());
+    if (previewed === drawing && !result.isStored) result.show(prediction);
   } catch (error) {
-    if (current === drawing && !result.isRecorded) result.clear();
-    if (error.wait) pause = 1000 * error.wait; // too fast: only Predict's own refusal is news
-    else if (current === drawing && element("retry").hidden) complain(error); // no offer is withdrawn
+    if (previewed === drawing && !result.isStored) result.clear();
+    // A rate limit only pauses the previews. Other errors are shown, but not in place of a retry.
+    if (error.retryAfter) pauseMs = 1000 * error.retryAfter;
+    else if (previewed === drawing && element("retry").hidden) showError(error);
   }
-  await new Promise((resolve) => setTimeout(resolve, pause));
-  following = false;
-  follow();
+  await new Promise((resolve) => setTimeout(resolve, pauseMs));
+  isPreviewing = false;
+  previewLoop();
 }
 
-// ---- predicting and labelling ----------------------------------------------------------------
+// ---- Predictions and labels ------------------------------------------------------------------
 
 async function predict() {
-  if (pad.isEmpty) return say("There is nothing to read yet: draw a digit first.");
-  if (asked === revision) return; // a second tap, or a key held down
-  const current = (asked = revision);
-  const image = pad.image();
-  // One after the other, or the first two would be by two visitors, of whom the browser is one.
-  const answer = predicted.then(() => server.predict(image));
-  predicted = answer.catch(() => {});
+  if (pad.isEmpty) return showMessage("Draw a digit first.");
+  if (submittedRevision === revision) return; // A double click, or a key that is held down.
+  const submitted = (submittedRevision = revision);
+  const image = pad.toDataUrl();
+  // Requests are sent one after another: the first response sets the visitor cookie for the later ones.
+  const request = predictionQueue.then(() => server.createPrediction(image));
+  predictionQueue = request.catch(() => {});
   try {
-    const prediction = await answer;
+    const prediction = await request;
     if (prediction.id) history.add(prediction);
-    else if (asked === current) asked = null;
-    if (current === revision) show(prediction);
+    else if (submittedRevision === submitted) submittedRevision = null;
+    if (submitted === revision) showPrediction(prediction);
   } catch (error) {
-    if (asked === current) asked = null;
-    if (current === revision) complain(error, predict);
+    if (submittedRevision === submitted) submittedRevision = null;
+    if (submitted === revision) showError(error, predict);
   }
 }
 
-function show(prediction) {
+function showPrediction(prediction) {
   result.show(prediction);
-  const digit = withArticle(prediction.predicted_digit);
-  if (!prediction.id) say("Read, but not recorded: the record cannot be reached.", predict);
-  else if (prediction.uncertain) say(`Not sure. It looks most like ${digit}.`);
-  else say(`Read as ${digit}, and recorded.`);
+  const digit = prediction.predicted_digit;
+  if (!prediction.id) showMessage("Prediction not saved: the database is unavailable.", predict);
+  else if (prediction.uncertain) showMessage(`Not sure. Best guess: ${digit}.`);
+  else showMessage(`Prediction saved: ${digit}.`);
 }
 
-function showAgain(prediction) {
-  asked = null;
+function showStored(prediction) {
+  submittedRevision = null;
   result.show(prediction);
-  say("Shown again from the record.");
+  showMessage("Showing a saved prediction.");
 }
 
-function withArticle(digit) {
-  return digit === 8 ? "an 8" : `a ${digit}`;
+// Labels the prediction on display. The same label again removes it.
+function toggleLabel(digit) {
+  if (!result.isStored) return;
+  const { id, true_digit: label } = result.prediction;
+  saveLabel(id, digit === label ? null : digit);
 }
 
-function label(digit) {
-  if (!result.isRecorded) return;
-  const { id, true_digit: before } = result.prediction;
-  keep(id, digit === before ? null : digit);
-}
-
-// One label after the other, so that the last one given is the one kept.
-function keep(id, digit) {
-  labelled = labelled.then(async () => {
+// Labels are sent one after another, so that the last one wins.
+function saveLabel(id, digit) {
+  labelQueue = labelQueue.then(async () => {
     try {
-      const prediction = await server.label(id, digit);
+      const prediction = await server.setLabel(id, digit);
       history.update(prediction);
       if (result.prediction?.id === id) {
         result.show(prediction);
-        say(digit === null ? "Label taken back." : `Kept: it was ${withArticle(digit)}.`);
+        showMessage(digit === null ? "Label removed." : `Label saved: ${digit}.`);
       }
-      showStats().catch(() => {}); // the news is that the label is kept
+      loadStats().catch(() => {}); // The label is saved even if the statistics cannot be loaded.
     } catch (error) {
-      complain(error, () => keep(id, digit));
+      showError(error, () => saveLabel(id, digit));
     }
   });
 }
 
-async function showStats() {
-  stats.show(await server.stats());
+async function loadStats() {
+  stats.show(await server.getStats());
 }
 
-// ---- what the person does --------------------------------------------------------------------
+async function loadModel() {
+  stats.showModel(await server.getModel());
+}
+
+// Calls an asynchronous function and offers to retry it if it fails.
+function load(part) {
+  part().catch((error) => showError(error, () => load(part)));
+}
+
+// ---- Events ----------------------------------------------------------------------------------
 
 element("predict").addEventListener("click", predict);
 element("undo").addEventListener("click", () => pad.undo());
@@ -147,27 +160,23 @@ element("clear").addEventListener("click", () => {
 });
 element("feedback").addEventListener("click", (event) => {
   const digit = event.target.closest("[data-digit]")?.dataset.digit;
-  if (digit !== undefined) label(Number(digit));
+  if (digit !== undefined) toggleLabel(Number(digit));
 });
 document.addEventListener("keydown", (event) => {
-  const command = event.ctrlKey || event.metaKey;
-  const control = event.target.closest("button, select, input"); // has its own use for keys
-  if (event.key === "z" && command) pad.undo();
+  const hasCommand = event.ctrlKey || event.metaKey;
+  const control = event.target.closest("button, select, input"); // These use some keys themselves.
+  if (event.key === "z" && hasCommand) pad.undo();
   else if (event.repeat) return;
   else if (event.key === "Escape") element("clear").click();
   else if (event.key === "Enter" && !control) predict();
-  else if (/^\d$/.test(event.key) && !command && !event.altKey && control?.tagName !== "SELECT") {
-    label(Number(event.key));
+  else if (/^\d$/.test(event.key) && !hasCommand && !event.altKey && control?.tagName !== "SELECT") {
+    toggleLabel(Number(event.key));
   } else return;
   event.preventDefault();
 });
-document.addEventListener("visibilitychange", follow);
-bring(element("file"), (picture) => pad.lay(picture), say);
-
-function load(part) {
-  part().catch((error) => complain(error, () => load(part)));
-}
+document.addEventListener("visibilitychange", previewLoop);
+onImage(element("file"), { onImage: (image) => pad.showImage(image), onError: showMessage });
 
 history.load();
-load(showStats);
-load(async () => stats.showModel(await server.model()));
+load(loadStats);
+load(loadModel);

@@ -1,100 +1,103 @@
-// Shows what the model says of the drawing, and asks what it really was.
+// Shows the prediction for the drawing, and the buttons that label it.
 
 export class Result {
   #element;
-  prediction = null; // what is shown, but for the answer to a drawing that has changed since
+  // The prediction on display, or null once the drawing has changed.
+  prediction = null;
 
   constructor(element) {
     this.#element = element;
     for (let digit = 0; digit < 10; digit++) {
-      element("probabilities").append(this.#bar(digit));
-      element("feedback").append(this.#button(digit));
+      element("probabilities").append(createProbabilityRow(digit));
+      element("feedback").append(createLabelButton(digit));
     }
     this.clear();
   }
 
-  get isRecorded() {
+  get isStored() {
     return Boolean(this.prediction?.id);
   }
 
   show(prediction) {
-    this.release();
+    this.markOutdated();
     this.prediction = prediction;
     const { id, predicted_digit: digit, confidence, probabilities, true_digit: label } = prediction;
     const answer = this.#element("answer");
     answer.textContent = digit;
     if (id) answer.dataset.predictionId = id;
-    const sure = this.#element("confidence");
-    sure.dataset.level = prediction.uncertain ? "low" : confidence < 0.95 ? "medium" : "high";
-    sure.querySelector(".value").textContent = percent(confidence);
-    sure.querySelector(".bar span").style.width = `${100 * confidence}%`;
-    this.#fillBars(probabilities, digit);
+    const meter = this.#element("confidence");
+    meter.dataset.level = prediction.uncertain ? "low" : confidence < 0.95 ? "medium" : "high";
+    meter.querySelector(".value").textContent = percent(confidence);
+    meter.querySelector(".bar span").style.width = `${100 * confidence}%`;
+    this.#showProbabilities(probabilities, digit);
     drawPixels(this.#element("seen"), prediction.pixels);
-    this.#offerLabels(this.isRecorded, label);
+    this.#updateLabelButtons(this.isStored, label);
   }
 
-  // The drawing has changed: what is shown is no longer the recorded answer to it.
-  release() {
+  // Keeps the prediction on display, but it can no longer be labelled: the drawing has changed.
+  markOutdated() {
     this.prediction = null;
     delete this.#element("answer").dataset.predictionId;
-    this.#offerLabels(false, null);
+    this.#updateLabelButtons(false, null);
   }
 
   clear() {
-    this.release();
+    this.markOutdated();
     this.#element("answer").textContent = "";
-    const sure = this.#element("confidence");
-    delete sure.dataset.level;
-    sure.querySelector(".value").textContent = "–";
-    sure.querySelector(".bar span").style.width = "0";
-    this.#fillBars(Array(10).fill(0), null);
+    const meter = this.#element("confidence");
+    delete meter.dataset.level;
+    meter.querySelector(".value").textContent = "–";
+    meter.querySelector(".bar span").style.width = "0";
+    this.#showProbabilities(Array(10).fill(0), null);
     const seen = this.#element("seen");
     seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
   }
 
-  #offerLabels(enabled, label) {
+  #updateLabelButtons(enabled, label) {
     for (const button of this.#element("feedback").querySelectorAll("button")) {
       button.disabled = !enabled;
       button.setAttribute("aria-pressed", Number(button.dataset.digit) === label);
     }
   }
 
-  #fillBars(probabilities, winner) {
+  #showProbabilities(probabilities, predictedDigit) {
     for (const [digit, row] of [...this.#element("probabilities").children].entries()) {
-      row.classList.toggle("winner", digit === winner);
-      row.querySelector(".bar span").style.width = `${100 * probabilities[digit]}%`;
-      row.querySelector(".value").textContent = winner === null ? "" : percent(probabilities[digit]);
+      const probability = probabilities[digit];
+      row.classList.toggle("winner", digit === predictedDigit);
+      row.querySelector(".bar span").style.width = `${100 * probability}%`;
+      row.querySelector(".value").textContent = predictedDigit === null ? "" : percent(probability);
     }
   }
-
-  #bar(digit) {
-    const row = document.createElement("li");
-    const [name, bar, value] = ["digit", "bar", "value"].map((part) => {
-      const span = document.createElement("span");
-      span.className = part;
-      return span;
-    });
-    name.textContent = digit;
-    bar.append(document.createElement("span"));
-    row.append(name, bar, value);
-    return row;
-  }
-
-  #button(digit) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dataset.digit = button.textContent = digit;
-    return button;
-  }
 }
 
-export function percent(share, decimals = 1) {
-  return `${(100 * share).toFixed(decimals)}\u00a0%`;
+function createProbabilityRow(digit) {
+  const row = document.createElement("li");
+  const [name, bar, value] = ["digit", "bar", "value"].map((className) => {
+    const span = document.createElement("span");
+    span.className = className;
+    return span;
+  });
+  name.textContent = digit;
+  bar.append(document.createElement("span"));
+  row.append(name, bar, value);
+  return row;
 }
 
-// Draws the 28 × 28 bytes that the model saw, dark on light.
+function createLabelButton(digit) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.dataset.digit = button.textContent = digit;
+  return button;
+}
+
+// Formats a fraction of 1 as a percentage.
+export function percent(fraction, decimals = 1) {
+  return `${(100 * fraction).toFixed(decimals)}\u00a0%`;
+}
+
+// Draws the model's input, 28 × 28 bytes in base64, as dark ink on white.
 export function drawPixels(canvas, base64) {
-  const ink = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const ink = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const image = new ImageData(28, 28);
   ink.forEach((level, i) => image.data.set([255 - level, 255 - level, 255 - level, 255], 4 * i));
   canvas.getContext("2d").putImageData(image, 0, 0);

@@ -1,31 +1,34 @@
-// Talks to the server. Knows no element; what goes wrong is an Error with a sentence for a person.
+// Calls the HTTP API. Every failure is an Error whose message can be shown to the user.
 
 const PREDICTIONS = "/api/predictions";
-const PATIENCE_MS = 15_000;
+const TIMEOUT_MS = 15_000;
 
-// Reads an image, a data URL, and records the prediction.
-export async function predict(image) {
+// Classifies an image, given as a data URL, and stores the prediction.
+export async function createPrediction(image) {
   return send("POST", PREDICTIONS, { image });
 }
 
+// Classifies an image without storing anything.
 export async function preview(image) {
   return send("POST", `${PREDICTIONS}?store=no`, { image });
 }
 
-export async function label(id, trueDigit) {
+// Sets the label of a prediction, or removes it if trueDigit is null.
+export async function setLabel(id, trueDigit) {
   return send("PATCH", `${PREDICTIONS}/${id}`, { true_digit: trueDigit });
 }
 
-// One page of the record, newest first, and as `next` what to pass as `before` for the one after.
-export async function recent(query) {
+// Returns one page of predictions, newest first. Pass its `next` as `before` to get the next page.
+export async function listPredictions(query) {
   return request(`${PREDICTIONS}?${new URLSearchParams(query)}`);
 }
 
-export async function stats() {
+export async function getStats() {
   return request("/api/stats");
 }
 
-export async function model() {
+// Returns the model card.
+export async function getModel() {
   return request("/api/model");
 }
 
@@ -35,19 +38,20 @@ function send(method, url, body) {
 }
 
 async function request(url, options) {
-  const controller = new AbortController(); // AbortSignal.timeout is missing before Safari 16
-  const timer = setTimeout(() => controller.abort(), PATIENCE_MS);
-  let response, answer;
+  const controller = new AbortController(); // Safari 15 does not have AbortSignal.timeout.
+  const timer = setTimeout(() => controller.abort(), TIMEOUT_MS);
+  let response, body;
   try {
     response = await fetch(url, { signal: controller.signal, ...options });
-    answer = await response.json().catch(() => null); // cut off, or not the service's
+    // The body may be cut off, or may come from a proxy and not be JSON.
+    body = await response.json().catch(() => null);
   } catch {
-    throw new Error("The service cannot be reached. Your drawing is kept.");
+    throw new Error("The server cannot be reached. Check your connection.");
   } finally {
     clearTimeout(timer);
   }
-  if (response.ok && answer) return answer;
-  const error = new Error(answer?.detail ?? "The service could not answer. Your drawing is kept.");
-  error.wait = Number(response.headers.get("Retry-After")); // seconds
+  if (response.ok && body) return body;
+  const error = new Error(body?.detail ?? "The server sent an unexpected response.");
+  error.retryAfter = Number(response.headers.get("Retry-After")); // In seconds; 0 without the header.
   throw error;
 }

@@ -1,4 +1,4 @@
-// How well the model does: on what people labelled, and on what its card was measured on.
+// Shows the accuracy on labelled predictions, the confusion matrix, and the model's test accuracy.
 
 import { percent } from "./result.js";
 
@@ -11,30 +11,25 @@ export class Stats {
     this.#section = section;
   }
 
-  show({ labelled, right, accuracy, confusion }) {
+  show({ labelled, right: correct, accuracy, confusion }) {
     const [summary, table] = [this.#find(".accuracy"), this.#find(".confusion")];
     table.hidden = labelled === 0;
     summary.textContent = labelled
-      ? `${percent(accuracy)} right: ${right} of ${labelled} that somebody labelled.`
-      : "Nothing is labelled yet. Say what a digit really was, and this tells how often it is read rightly.";
-    table.tHead.replaceChildren(line("th", ["", ...DIGITS, "right"]));
-    table.tBodies[0].replaceChildren(...confusion.map(confusionRow));
+      ? `${percent(accuracy)} of labelled predictions are correct (${correct} of ${labelled}).`
+      : "No predictions are labelled yet. Label one to see the accuracy.";
+    table.tHead.replaceChildren(createRow("th", ["", ...DIGITS, "Correct"]));
+    table.tBodies[0].replaceChildren(...confusion.map(createConfusionRow));
   }
 
   showModel({ version, made_at: madeAt, figures }) {
-    const worst = (name) => {
-      const parts = Object.keys(figures).filter((part) => part.startsWith(name));
-      return Math.min(...parts.map((part) => figures[part].accuracy));
-    };
-    const made = new Date(madeAt).toLocaleDateString([], { dateStyle: "medium" });
-    const figure = (name, what) =>
-      Number.isFinite(worst(name)) ? [`${percent(worst(name))} of ${what}`] : [];
-    const read = [
-      ...figure("MNIST", "MNIST’s test digits"),
-      ...figure("drawings", "digits drawn by people it never saw"),
-    ];
+    const date = new Date(madeAt).toLocaleDateString([], { dateStyle: "medium" });
+    const accuracies = [
+      describeAccuracy(figures, "MNIST", "on MNIST"),
+      describeAccuracy(figures, "drawings", "on drawings by people who are not in the training data"),
+    ].filter(Boolean);
     this.#find(".model").textContent =
-      `Model ${version}, made ${made}` + (read.length ? `, reads ${read.join(" and ")}.` : ".");
+      `Model ${version}, created ${date}.` +
+      (accuracies.length ? ` Test accuracy: ${accuracies.join(", ")}.` : "");
   }
 
   #find(selector) {
@@ -42,23 +37,32 @@ export class Stats {
   }
 }
 
-function confusionRow(counts, digit) {
+// Describes the lowest accuracy on the test sets whose names start with the prefix. Returns null if
+// there are none.
+function describeAccuracy(figures, prefix, description) {
+  const names = Object.keys(figures).filter((name) => name.startsWith(prefix));
+  const accuracies = names.map((name) => figures[name].accuracy);
+  return names.length ? `${percent(Math.min(...accuracies))} ${description}` : null;
+}
+
+function createConfusionRow(counts, label) {
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const row = line("td", [...counts.map((count) => count || ""), total ? percent(counts[digit] / total, 0) : ""]);
-  counts.forEach((count, read) => {
-    const cell = row.cells[read];
+  const share = total ? percent(counts[label] / total, 0) : "";
+  const row = createRow("td", [...counts.map((count) => count || ""), share]);
+  counts.forEach((count, predictedDigit) => {
+    const cell = row.cells[predictedDigit];
     cell.style.setProperty("--share", total ? count / total : 0);
-    cell.className = read === digit ? "right" : "wrong";
+    cell.className = predictedDigit === label ? "correct" : "incorrect";
   });
-  row.prepend(heading(digit, "row"));
+  row.prepend(createHeading(label, "row"));
   return row;
 }
 
-function line(tag, contents) {
+function createRow(tag, contents) {
   const row = document.createElement("tr");
   row.append(
     ...contents.map((content) => {
-      if (tag === "th" && content !== "") return heading(content, "col");
+      if (tag === "th" && content !== "") return createHeading(content, "col");
       const cell = document.createElement("td");
       cell.textContent = content;
       return cell;
@@ -67,7 +71,7 @@ function line(tag, contents) {
   return row;
 }
 
-function heading(text, scope) {
+function createHeading(text, scope) {
   const cell = document.createElement("th");
   cell.scope = scope;
   cell.textContent = text;
