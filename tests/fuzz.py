@@ -1,7 +1,7 @@
 """Post mutated pictures and bodies to the application: python -m tests.fuzz [CASES [SEED]].
 
-Prints the statuses of the answers and how much memory they left behind. The same seed posts the
-same.
+Prints how often each status was returned, and by how much the memory of the process grew. The same
+seed gives the same requests.
 """
 
 import base64
@@ -20,36 +20,37 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.pictures import encoded, seven
-from webapp.app import create_app, prepare
+from webapp.app import create_app
 from webapp.settings import Settings
+from webapp.startup import check_and_migrate
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
-ODD_TYPES = ("application/json", "multipart/form-data; boundary=x", "text/plain", "image/gif", "")
+OTHER_TYPES = ("application/json", "multipart/form-data; boundary=x", "text/plain", "image/gif", "")
 BOUNDARIES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
-ODD_VALUES: tuple[object, ...] = (None, True, -1, 10, 1e308, "", "7", [], {}, "data:,", "\0")
+OTHER_VALUES: tuple[object, ...] = (None, True, -1, 10, 1e308, "", "7", [], {}, "data:,", "\0")
 
 
 def main() -> None:
-    """Fuzz an application of its own."""
+    """Fuzz a new application."""
     cases = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), model_dir=ROOT / "artifacts")
-        prepare(settings)
+        check_and_migrate(settings)
         client = create_app(settings).test_client()
-        fuzz(client, 500, seed)  # what is loaded once, and kept
-        statuses, grown = fuzz(client, cases, seed)
-    print(f"{cases} cases: {dict(sorted(statuses.items()))}, growth {grown / 1e6:.1f} MB")
+        fuzz(client, 500, seed)  # warm up: some memory is allocated once
+        statuses, growth = fuzz(client, cases, seed)
+    print(f"{cases} cases: {dict(sorted(statuses.items()))}, growth {growth / 1e6:.1f} MB")
 
 
 def fuzz(client: FlaskClient, cases: int, seed: int) -> tuple[Counter[int], int]:
-    """Return how often each status was answered, and by how many bytes the process grew."""
+    """Return the number of responses by status, and the growth of the process in bytes."""
     rng = random.Random(seed)
     pictures = _pictures()
     process, statuses = psutil.Process(), Counter[int]()
     before = process.memory_info().rss
     for case in range(cases):
-        media_type, body = rng.choice(pictures) if rng.randrange(3) else _any_picture(rng)
+        media_type, body = rng.choice(pictures) if rng.randrange(3) else _noise(rng)
         media_type, body = _mutated(rng, media_type, body)
         store = rng.choice(("no", "no", "no", "yes", "perhaps"))
         response = client.post(
@@ -61,7 +62,7 @@ def fuzz(client: FlaskClient, cases: int, seed: int) -> tuple[Counter[int], int]
 
 
 def _pictures() -> list[tuple[str, bytes]]:
-    """Return pictures of every kind that is read, and of some that are not, with media types."""
+    """Return pictures in all supported formats and some others, with their media types."""
     drawn = seven()
     grey = np.asarray(drawn.convert("L"))
     kinds = [
@@ -81,8 +82,8 @@ def _pictures() -> list[tuple[str, bytes]]:
     return pictures
 
 
-def _any_picture(rng: random.Random) -> tuple[str, bytes]:
-    """Return a sound picture of no matter what: a patch of noise on a plain ground."""
+def _noise(rng: random.Random) -> tuple[str, bytes]:
+    """Return a valid picture: a patch of noise on a plain background."""
     mode = rng.choice(("1", "L", "LA", "P", "RGB", "RGBA", "I;16"))
     width, height = (rng.choice((1, 2, 3, 28, 280, rng.randrange(1, 999))) for _ in range(2))
     picture = Image.new(mode, (width, height), rng.choice((0, 255)))
@@ -104,31 +105,31 @@ def _mutated(rng: random.Random, media_type: str, picture: bytes) -> tuple[str, 
         url = f"data:{media_type};base64,{base64.b64encode(body).decode()}"
         return "application/json", _damaged(rng, json.dumps({"image": url}).encode())
     if way == 1:
-        value = rng.choice((rng.choice(ODD_VALUES), {"image": rng.choice(ODD_VALUES)}))
+        value = rng.choice((rng.choice(OTHER_VALUES), {"image": rng.choice(OTHER_VALUES)}))
         return "application/json", json.dumps(value).encode()
     if way == 2:
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="7.png"\r\n\r\n'
         return "multipart/form-data; boundary=x", _damaged(rng, head + body + b"\r\n--x--\r\n")
     if way == 3:
-        return rng.choice(ODD_TYPES + MEDIA_TYPES), body
+        return rng.choice(OTHER_TYPES + MEDIA_TYPES), body
     return media_type, body
 
 
 def _damaged(rng: random.Random, body: bytes) -> bytes:
-    """Return bytes with up to eight mutations, a PNG's checksums put right half of the time."""
+    """Return bytes with up to eight mutations; half of the time, correct a PNG's checksums."""
     damaged = bytearray(body)
     for _ in range(rng.choice((0, 0, 0, 1, 2, 8))):
         at = rng.randrange(len(damaged) + 1)
         match rng.randrange(5):
-            case 0:  # a bit
+            case 0:  # flip a bit
                 damaged[at : at + 1] = bytes(b ^ 1 << at % 8 for b in damaged[at : at + 1])
-            case 1:  # a number, such as a length or a size
+            case 1:  # replace a number, such as a length or a size
                 damaged[at : at + 4] = rng.choice(BOUNDARIES).to_bytes(4)
-            case 2:  # the end
+            case 2:  # truncate
                 del damaged[at:]
-            case 3:  # a piece twice
+            case 3:  # repeat a part
                 damaged[at:at] = damaged[at : at + rng.randrange(1, 256)]
-            case _:  # a piece of noise, one near the head twice as often as anywhere
+            case _:  # insert noise, half of the time near the beginning
                 at = at if rng.randrange(2) else at % 64
                 damaged[at : at + 8] = rng.randbytes(8)
     if rng.randrange(2):
@@ -137,7 +138,7 @@ def _damaged(rng: random.Random, body: bytes) -> bytes:
 
 
 def _checksum(png: bytearray) -> None:
-    """Make the checksum of every chunk the right one, as far as chunks can be made out."""
+    """Correct the checksum of every chunk that can be located."""
     at = 8
     while at + 12 <= len(png):
         end = at + 8 + int.from_bytes(png[at : at + 4])

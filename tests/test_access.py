@@ -12,8 +12,9 @@ from werkzeug.http import parse_cookie
 from werkzeug.test import TestResponse
 
 from tests.test_api import OPERATOR, PREDICTIONS, assert_problem, csv_rows, post, stored_id
-from webapp.app import create_app, prepare
+from webapp.app import create_app
 from webapp.settings import Settings
+from webapp.startup import check_and_migrate
 
 YEAR_S = 365 * 24 * 3600
 LABEL = {"true_digit": 1}
@@ -102,7 +103,7 @@ def test_program_without_cookie_cannot_label(app: Flask) -> None:
 def test_cookie_is_private_and_secure_exactly_over_https(
     settings: Settings, scheme: str, proxies: int, forwarded: str, secure: bool
 ) -> None:
-    prepare(settings)
+    check_and_migrate(settings)
     client = create_app(replace(settings, trusted_proxies=proxies)).test_client()
     headers = {"X-Forwarded-Proto": forwarded} if forwarded else {}
     response = post(client, headers=headers, base_url=f"{scheme}://localhost")
@@ -173,7 +174,7 @@ def test_token_opens_what_is_the_operators(
 def test_nothing_but_the_token_opens_what_is_the_operators(
     settings: Settings, token: str, credentials: str | None
 ) -> None:
-    prepare(settings)
+    check_and_migrate(settings)
     app = create_app(replace(settings, operator_token=token))
     id_ = stored_id(app.test_client())
     stranger = app.test_client()
@@ -186,7 +187,7 @@ def test_nothing_but_the_token_opens_what_is_the_operators(
 
 
 def test_token_may_have_any_letters(settings: Settings) -> None:
-    prepare(settings)
+    check_and_migrate(settings)
     client = create_app(replace(settings, operator_token="schlüssel")).test_client()
     credentials = "Bearer schlüssel".encode().decode("latin-1")  # as WSGI hands headers over
     response = client.get(f"{PREDICTIONS}.csv", headers={"Authorization": credentials})

@@ -10,10 +10,10 @@ from PIL import Image, ImageOps
 
 from tests.pictures import encoded, seven
 from train.data import load_mnist
-from train.doubt import other_no_digits
-from train.drawings import LOOKS, draw_all
-from webapp.errors import NoInk, NotAnImage, TooManyPixels
-from webapp.preprocess import BOX, decode, prepare
+from train.drawings import STYLES, render_all
+from train.outliers import make_test_outliers
+from webapp.errors import BlankImage, NotAnImage, TooManyPixels
+from webapp.preprocess import DIGIT_PX, decode, prepare
 
 EXPECTED = prepare(seven())
 
@@ -35,15 +35,15 @@ def test_mnist_comes_out_as_it_went_in(mnist: Path) -> None:
 
 
 def test_scribbles_come_out_as_those_that_the_network_learnt_from() -> None:
-    scribbles = other_no_digits(40)["scribbles"]
+    scribbles = make_test_outliers(40)["scribbles"]
     with np.load(Path(__file__).with_name("prepared.npz")) as before:
         for edge in before:
-            assert same(draw_all(scribbles, [*LOOKS], int(edge)), before[edge])
+            assert same(render_all(scribbles, [*STYLES], int(edge)), before[edge])
 
 
 def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
     rows, columns = np.nonzero(EXPECTED)
-    assert max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == DIGIT_PX
     mass = EXPECTED.astype(float)
     middle = [mass.sum(axis=axis) @ (np.arange(28) + 0.5) / mass.sum() for axis in (0, 1)]
     assert all(14 <= centre <= 15 for centre in middle)
@@ -109,14 +109,14 @@ def test_part_of_the_digit_is_no_speck() -> None:
     canvas.paste(255, (100, 60, 180, 80))  # the bar of a 5, apart from its bow
     canvas.paste(255, (100, 100, 180, 220))
     rows = np.flatnonzero(prepare(canvas).any(axis=1))
-    assert np.ptp(rows) + 1 == BOX
+    assert np.ptp(rows) + 1 == DIGIT_PX
 
 
 def test_dotted_drawing_is_more_than_its_largest_dot() -> None:
     dots = Image.new("L", (1000, 1000))
     for edge in range(0, 1000, 10):
         dots.paste(255, (edge, edge, edge + 2, edge + 2))
-    assert prepare(dots).any(axis=1).sum() == BOX
+    assert prepare(dots).any(axis=1).sum() == DIGIT_PX
 
 
 def test_thin_stroke_is_not_lost() -> None:
@@ -142,12 +142,12 @@ def test_line_of_a_million_pixels_costs_little() -> None:
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_blank_canvas_is_refused(level: int) -> None:
-    with pytest.raises(NoInk):
+    with pytest.raises(BlankImage):
         prepare(Image.new("L", (280, 280), level))
 
 
 def test_transparent_canvas_is_refused() -> None:
-    with pytest.raises(NoInk):
+    with pytest.raises(BlankImage):
         prepare(Image.new("RGBA", (280, 280)))
 
 

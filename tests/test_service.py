@@ -19,12 +19,14 @@ from tests.clients import PREVIEW, Clients
 from tests.conftest import ROOT, Server, wait_until
 from tests.fuzz import fuzz
 from tests.graphs import another_version, flipped, misreading, publish
-from tests.test_storage import made
-from webapp.app import create_app, prepare
-from webapp.errors import StartError
-from webapp.record import open_journal
+from tests.test_database import made
+from webapp.app import create_app
+from webapp.background import Background
+from webapp.database import Database
+from webapp.errors import StartupError
+from webapp.services import open_outbox, services
 from webapp.settings import Settings
-from webapp.storage import Storage
+from webapp.startup import check_and_migrate
 
 
 # Werkzeug leaves its file of a form that ends early to the garbage collector.
@@ -69,15 +71,18 @@ def test_64_concurrent_requests_are_never_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make_invalid", "reason"),
-    [(flipped, "version"), (lambda graph: misreading(), "upright stroke")],
+    [(flipped, "version"), (lambda graph: misreading(), "vertical line")],
     ids=["damaged", "misreading"],
 )
 def test_new_model_is_loaded_and_an_invalid_one_is_rejected(
     models: Path, settings: Settings, make_invalid: Callable[[bytes], bytes], reason: str
 ) -> None:
     settings = replace(settings, model_dir=models)
-    prepare(settings)
-    client = create_app(settings).test_client()
+    check_and_migrate(settings)
+    app = create_app(settings)
+    client = app.test_client()
+    background = Background(services(app))
+    background.start()
     version, graph = another_version(1)
     publish(graph, models)
     wait_until(lambda: client.get("/readyz").json["model_version"] == version)
@@ -85,10 +90,11 @@ def test_new_model_is_loaded_and_an_invalid_one_is_rejected(
     wait_until(lambda: reason in client.get("/readyz").json["model"])
     assert client.post(**PREVIEW).json["model_version"] == version
     # A worker that starts now serves the last valid model. A new service does not start.
+    background.stop()
     restarted = create_app(settings).test_client()
     assert restarted.get("/readyz").json["model_version"] == version
-    with pytest.raises(StartError, match=reason):
-        prepare(settings)
+    with pytest.raises(StartupError, match=reason):
+        check_and_migrate(settings)
 
 
 def test_rollback_swaps_the_current_and_the_previous_model(models: Path) -> None:
@@ -106,9 +112,9 @@ def test_waiting_predictions_are_written_before_a_worker_exits(tmp_path: Path) -
     server = Server(tmp_path, WEB_CONCURRENCY="1")
     server.wait_until_ready()
     waits = made()
-    open_journal(tmp_path).put(waits)
+    open_outbox(tmp_path).insert(waits)
     server.stop()
-    assert Storage(f"sqlite:///{tmp_path / 'predictions.db'}").get(waits.id) == waits
+    assert Database(tmp_path / "predictions.db").get(waits.id) == waits
 
 
 def test_readiness_tells_whether_predictions_can_be_stored(tmp_path: Path, server: Server) -> None:
@@ -127,7 +133,7 @@ def drop_predictions(*paths: Path) -> None:
 
 
 def test_forwarded_headers_count_only_behind_trusted_proxies(settings: Settings) -> None:
-    prepare(settings)
+    check_and_migrate(settings)
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
     for proxies, believed in ((0, False), (1, True)):
         client = create_app(replace(settings, trusted_proxies=proxies)).test_client()

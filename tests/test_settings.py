@@ -11,21 +11,30 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from webapp.errors import StartError
-from webapp.settings import Settings, available_cpus, read_settings, secret_key
+from webapp.auth import read_secret_key
+from webapp.errors import StartupError
+from webapp.settings import Settings, available_cpus, read_settings
+from webapp.startup import create_secret_key
 
 NAMES = [setting.metadata["name"] for setting in fields(Settings)]
 START_TOGETHER = """
 import sys
 from multiprocessing import get_context
 from pathlib import Path
-from webapp.settings import Settings, secret_key
+from webapp.auth import read_secret_key
+from webapp.settings import Settings
+from webapp.startup import create_secret_key
 
 def work(number):
-    for round_ in range(20):
-        barrier.wait()
-        folder = Path(sys.argv[1], str(round_))
-        (folder.parent / f"{round_}-{number}").write_text(secret_key(Settings(data_dir=folder)))
+    try:
+        for round_ in range(20):
+            barrier.wait()
+            settings = Settings(data_dir=Path(sys.argv[1], str(round_)))
+            create_secret_key(settings)
+            Path(sys.argv[1], f"{round_}-{number}").write_text(read_secret_key(settings))
+    except BaseException:
+        barrier.abort()  # or the others would wait for ever
+        raise
 
 fork = get_context("fork")
 barrier = fork.Barrier(8)
@@ -42,7 +51,7 @@ def test_defaults_are_those_of_the_class() -> None:
     settings = read_settings({})
     assert settings == Settings()
     assert (settings.port, settings.host) == (8000, "127.0.0.1")
-    assert settings.database_url == f"sqlite:///{Path.cwd()}/instance/predictions.db"
+    assert settings.database == Path("instance/predictions.db").absolute()
     assert settings.secret_key == settings.operator_token == settings.rate_limit == ""
     assert (settings.trusted_proxies, settings.debug, settings.log_level) == (0, False, "info")
     assert settings.workers == available_cpus()
@@ -60,8 +69,8 @@ def test_empty_value_counts_as_none(text: str) -> None:
         ("PORT", "1", "port", 1),
         ("PORT", " 65535 ", "port", 65535),
         ("DATA_DIR", "/data", "data_dir", Path("/data")),
-        ("DATA_DIR", "/data", "database_url", "sqlite:////data/predictions.db"),
-        ("DATABASE_URL", "sqlite:///digits.db", "database_url", "sqlite:///digits.db"),
+        ("DATA_DIR", "/data", "database", Path("/data/predictions.db")),
+        ("DATABASE_URL", "sqlite:///digits.db", "database", Path("digits.db")),
         ("MODEL_DIR", "models", "model_dir", Path("models")),
         ("WEB_CONCURRENCY", "1", "workers", 1),
         ("WEB_CONCURRENCY", "256", "workers", 256),
@@ -92,7 +101,7 @@ def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
         ("TRUSTED_PROXIES", ["10", "-1", "on"]),
         ("DATABASE_URL", ["mysql://db/digits", "digits.db", "postgresql+asyncpg://me@db/digits"]),
         ("DATABASE_URL", ["sqlite:digits.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]),
-        ("DATABASE_URL", ["postgresql://me@db:port/digits", "postgresql://db", "postgresql://db/"]),
+        ("DATABASE_URL", ["postgresql://me@db:port/digits", "postgresql://me:se@cret@db/digits"]),
         ("RATE_LIMIT", ["often", "120", "per minute"]),
         ("RATE_LIMIT_STORE", ["redis://cache", "memory", "memcached"]),
         ("LOG_LEVEL", ["loud", "10"]),
@@ -102,14 +111,16 @@ def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
 def test_unknown_value_is_named_with_what_was_expected(name: str, texts: list[str]) -> None:
     for text in texts:
         found = "something else" if name == "DATABASE_URL" else repr(text)
-        with pytest.raises(StartError, match=f"^{name} should be .+, but is {re.escape(found)}.$"):
+        with pytest.raises(
+            StartupError, match=f"^{name} should be .+, but is {re.escape(found)}.$"
+        ):
             read_settings({name: text})
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_every_spelling_of_postgres_is_understood(scheme: str) -> None:
     settings = read_settings({"DATABASE_URL": f"{scheme}://me:secret@db/digits"})
-    assert settings.database_url == "postgresql+psycopg2://me:secret@db/digits"
+    assert settings.database == "postgresql://me:secret@db/digits"
 
 
 def test_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,19 +166,28 @@ def test_affinity_limits_the_cpus(tmp_path: Path) -> None:
 
 def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    assert secret_key(settings) == secret_key(settings)
-    assert len(secret_key(settings)) == 64
+    for _ in range(2):
+        create_secret_key(settings)
+    key = read_secret_key(settings)
+    create_secret_key(settings)
+    assert read_secret_key(settings) == key
+    assert len(key) == 64
     assert [oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()] == ["0o600"]
 
 
 def test_secret_key_of_the_operator_is_not_stored(tmp_path: Path) -> None:
-    assert secret_key(Settings(data_dir=tmp_path, secret_key="mine")) == "mine"
+    settings = Settings(data_dir=tmp_path, secret_key="mine")
+    create_secret_key(settings)
+    assert read_secret_key(settings) == "mine"
     assert [*tmp_path.iterdir()] == []
 
 
 def test_secret_key_that_cannot_be_kept_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"absent cannot be written \(No such file or directory\)"):
-        secret_key(Settings(data_dir=tmp_path / "absent"))
+    settings = Settings(data_dir=tmp_path / "absent")
+    with pytest.raises(StartupError, match=r"secret_key cannot be written: No such file"):
+        create_secret_key(settings)
+    with pytest.raises(StartupError, match=r"secret_key cannot be read: No such file"):
+        read_secret_key(settings)
 
 
 def test_processes_that_start_together_share_one_secret_key(tmp_path: Path) -> None:

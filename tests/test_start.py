@@ -3,7 +3,6 @@
 import http.client
 import json
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,23 +13,25 @@ from pathlib import Path
 
 import onnx
 import psutil
+import psycopg2
 import pytest
 from onnx import helper
 
 from tests.clients import SEVEN
-from tests.conftest import ROOT, Server, environment, wait_until
+from tests.conftest import ROOT, Server, environment, new_database, wait_until
 from tests.graphs import GRAPH, misreading, published, with_card
-from webapp.app import prepare
-from webapp.errors import StartError
+from webapp.errors import StartupError
 from webapp.settings import Settings
+from webapp.startup import check_and_migrate
 
 METRICS_ROOT = "/dev/shm" if Path("/dev/shm").is_dir() else tempfile.gettempdir()
 SERVE_ONCE = """
 import sys
-from webapp.app import create_app, prepare
+from webapp.app import create_app
+from webapp.startup import check_and_migrate
 from webapp.settings import read_settings
 settings = read_settings()
-prepare(settings)
+check_and_migrate(settings)
 body = open(sys.argv[1], "rb").read()
 client = create_app(settings).test_client()
 answer = client.post("/api/predictions", data=body, content_type="image/png")
@@ -61,7 +62,7 @@ def test_serving_never_imports_torch(tmp_path: Path) -> None:
     assert not {"torch", "torchvision", "onnx", "matplotlib", "train", "export"} & set(loaded)
 
 
-@pytest.mark.parametrize("module", ["webapp.classifier", "export.graph"])
+@pytest.mark.parametrize("module", ["webapp.model", "export.graph"])
 def test_onnxruntime_does_not_report_home(tmp_path: Path, module: str) -> None:
     program = f"import {module}, onnxruntime; onnxruntime.InferenceSession({str(GRAPH)!r})"
     home = environment(tmp_path) | {"HOME": str(tmp_path), "CI": ""}
@@ -123,22 +124,22 @@ def not_running() -> bytes:
 @pytest.mark.parametrize(
     ("invalid", "reason"),
     [
-        (lambda: b"no graph", "no ONNX graph"),
-        (lambda: GRAPH.read_bytes()[:1000], "no ONNX graph"),
+        (lambda: b"no graph", "not an ONNX graph"),
+        (lambda: GRAPH.read_bytes()[:1000], "not an ONNX graph"),
         (renamed_input, "pixels.*image"),
-        (without_card, "no card"),
+        (without_card, "no model card"),
         (not_running, "cannot be run"),
-        (misreading, "upright stroke"),
+        (misreading, "vertical line"),
     ],
-    ids=["text", "truncated", "other input", "no card", "not running", "misreading"],
+    ids=["text", "truncated", "other input", "no model card", "not running", "misreading"],
 )
 def test_invalid_model_aborts_startup_with_the_reason(
     tmp_path: Path, settings: Settings, invalid: Callable[[], bytes], reason: str
 ) -> None:
     path = tmp_path / GRAPH.name
     path.write_bytes(invalid())
-    with pytest.raises(StartError, match=f"^{path} .*{reason}"):
-        prepare(replace(settings, model_dir=tmp_path))
+    with pytest.raises(StartupError, match=f"^{path} .*{reason}"):
+        check_and_migrate(replace(settings, model_dir=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["PORT", "WEB_CONCURRENCY", "LOG_LEVEL"])
@@ -178,22 +179,25 @@ def test_start_on_a_used_port_fails_and_leaves_nothing(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []  # not even a database
 
 
-def test_stop_during_a_migration_leaves_nothing(tmp_path: Path) -> None:
-    database = tmp_path / "predictions.db"
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("BEGIN EXCLUSIVE")
-        server = Server(tmp_path)
-        master = psutil.Process(server.process.pid)
-        wait_until(lambda: any(is_waiting_for(database, each) for each in master.children()))
-        processes = master.children()
+def test_stop_during_a_migration_leaves_nothing(
+    tmp_path: Path, settings: Settings, postgres: Callable[[str], str]
+) -> None:
+    url = new_database(postgres)
+    check_and_migrate(replace(settings, database=url))
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE alembic_version")
+        server = Server(tmp_path, DATABASE_URL=url)
+
+        def is_waiting() -> bool:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            return cursor.fetchone() is not None
+
+        wait_until(is_waiting)
+        (migration,) = psutil.Process(server.process.pid).children()
         server.stop()
-    assert not any(process.is_running() for process in processes)
+    assert server.process.returncode == 0
+    assert not migration.is_running()
     assert metrics_folders(server) == []
-
-
-def is_waiting_for(database: Path, process: psutil.Process) -> bool:
-    """Return whether a process has opened a database."""
-    return str(database) in [file.path for file in process.open_files()]
 
 
 def post_raw(server: Server, body: bytes, **options: bool) -> tuple[int, dict[str, str]]:

@@ -1,11 +1,10 @@
-"""The service: reads drawn digits, and keeps a record of them."""
+"""The service: classifies drawn digits and stores the predictions."""
 
 import os
 
-# From version 1.29 on, onnxruntime reports to its maker what runs where, unless told not to before
-# it is imported. What people draw here is nobody else's business.
+# onnxruntime 1.29 and newer send usage data to their vendor unless this is set before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# Each process is one of several; NumPy's own threads, which have to be told before it is imported,
-# would only get in each other's way.
+# One process per CPU: NumPy's own threads would compete with the other workers. It reads this when
+# it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

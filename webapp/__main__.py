@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from webapp.errors import StartError
+from webapp.errors import StartupError
 from webapp.settings import read_settings
 
 
@@ -12,7 +12,7 @@ def main() -> None:
     """Check the settings and run gunicorn."""
     try:
         settings = read_settings()
-    except StartError as error:
+    except StartupError as error:
         sys.exit(str(error))
     # gunicorn reads this one itself, on import, and an empty one is a traceback.
     os.environ["WEB_CONCURRENCY"] = str(settings.workers)

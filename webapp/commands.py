@@ -1,75 +1,165 @@
-"""The operator's command line: flask --app webapp.app predictions --help."""
+"""The operator's command line: flask --app webapp.app predictions --help, outbox --help."""
 
 import json
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import UUID
 
 import click
-from flask import current_app
+from flask import Flask
 from flask.cli import AppGroup
 
-from webapp.errors import Problem, StartError
+from webapp.database import Database
+from webapp.errors import Problem, QueryRejected, StartupError, StorageUnavailable
 from webapp.exports import csv_chunks, save_data_set
-from webapp.record import Record, create_schema
+from webapp.files import replacing
+from webapp.prediction import Deletion, Filters, first_id
+from webapp.services import OUTBOX_PAGES, services
+from webapp.startup import unusable
 from webapp.stats import summarize
-from webapp.storage import Filters
+from webapp.store import PredictionStore
+
+FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
-class _Sentences(AppGroup):
-    """Commands whose failures are sentences for the operator."""
+class _OperatorGroup(AppGroup):
+    """Commands that report errors to the operator in a sentence."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(context)
-        except (Problem, StartError) as error:
+        except (Problem, StartupError, OSError, sqlite3.Error) as error:
             raise click.ClickException(str(error)) from error
 
 
-predictions = _Sentences("predictions", help="Take predictions out of the record, or delete them.")
+predictions = _OperatorGroup("predictions", help="Export, delete or count predictions.")
+outbox = _OperatorGroup("outbox", help="Inspect the predictions that wait for the database.")
 
 
-def _record() -> Record:
-    services = current_app.extensions["digits"]
-    create_schema(services.settings.database_url, services.settings.data_dir)
-    return cast(Record, services.record)
+def init_app(app: Flask) -> None:
+    """Add the commands to `flask`."""
+    app.cli.add_command(predictions)
+    app.cli.add_command(outbox)
+
+
+def _store() -> PredictionStore:
+    store = services().store
+    try:
+        store.database.migrate()
+    except (StorageUnavailable, QueryRejected) as error:
+        raise unusable(services().settings.database, error) from error
+    return store
 
 
 @predictions.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--labelled", is_flag=True, help="Only what somebody said the true digit of.")
+@FILE
+@click.option("--labelled", is_flag=True, help="Only labelled predictions.")
 def export(file: Path, labelled: bool) -> None:
     """Write a table (FILE.csv), or a data set for training (--labelled FILE.npz)."""
     filters = Filters(labelled=labelled or None)
     if file.suffix == ".npz":
         if not labelled:
-            raise click.UsageError("A data set is of what is labelled: add --labelled.")
-        click.echo(f"{save_data_set(file, _record(), filters)} labelled digits in {file}")
+            raise click.UsageError("A data set needs labels: add --labelled.")
+        with replacing(file) as draft:
+            count = save_data_set(draft, _store().iterate(filters))
+        click.echo(f"{count} labelled digits in {file}")
     elif file.suffix == ".csv":
-        with file.open("w", newline="") as table:
-            table.writelines(csv_chunks(_record(), filters))
-        click.echo(f"written to {file}")
+        _write_csv(file, csv_chunks(_store().iterate(filters)))
     else:
         raise click.UsageError("FILE should end in .csv or .npz.")
 
 
 @predictions.command()
 @click.option("--id", "id_", type=click.UUID, help="One prediction.")
-@click.option("--before", type=click.DateTime(), help="All that are older, by UTC.")
+@click.option("--before", type=click.DateTime(), help="All predictions made before a time (UTC).")
 def delete(id_: UUID | None, before: datetime | None) -> None:
-    """Delete one prediction, or all that are older than a date."""
+    """Delete one prediction, or all that were made before a time."""
     if (id_ is None) == (before is None):
-        raise click.UsageError("Say which: either --id or --before.")
-    if before is not None:
-        filters = Filters(until=before.replace(tzinfo=UTC))
+        raise click.UsageError("Give either --id or --before.")
+    if before is None:
+        deletion = Deletion(str(id_))
     else:
-        filters = Filters(id=str(id_))
-    click.echo(f"{_record().delete(filters)} deleted")
+        time = before.replace(tzinfo=UTC)
+        if time > datetime.now(UTC):
+            raise click.UsageError("--before should not be later than now.")
+        deletion = Deletion(before=first_id(time))
+    click.echo(f"{_store().delete(deletion)} deleted")
 
 
 @predictions.command()
 def stats() -> None:
-    """Print the figures of the record as JSON."""
-    click.echo(json.dumps(summarize(_record().counts()), indent=2))
+    """Print the statistics as JSON."""
+    click.echo(json.dumps(summarize(_store().counts()), indent=2))
+
+
+@predictions.command()
+@FILE
+def backup(file: Path) -> None:
+    """Copy the SQLite database to FILE while the service runs."""
+    source = _sqlite_file()
+    with replacing(file) as draft:
+        _copy(source, draft)
+    click.echo(f"copied {source} to {file}")
+
+
+@predictions.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Replace the content of the SQLite database by that of a backup."""
+    target = _sqlite_file()
+    with closing(_open(file)) as source:
+        count = source.execute("SELECT count(*) FROM predictions").fetchone()[0]
+    with TemporaryDirectory(dir=target.parent) as folder:
+        draft = Path(folder) / "draft.db"
+        _copy(file, draft)
+        Database(draft).migrate()  # before it replaces what is there
+        _copy(draft, target)
+    click.echo(f"restored {count} predictions from {file}")
+
+
+@outbox.command()
+def status() -> None:
+    """Print how many predictions wait, since when, and how full the outbox is."""
+    waiting = services().store.outbox
+    oldest = next(iter(waiting.oldest(1)), None)
+    report = {
+        "waiting": waiting.count(),
+        "waiting_since": oldest and oldest.created_at.isoformat(timespec="seconds"),
+        "usage": round(waiting.used_pages() / OUTBOX_PAGES, 4),
+    }
+    click.echo(json.dumps(report, indent=2))
+
+
+@outbox.command("export")
+@FILE
+def export_outbox(file: Path) -> None:
+    """Write the predictions that wait to FILE.csv."""
+    _write_csv(file, csv_chunks(services().store.iterate_outbox()))
+
+
+def _sqlite_file() -> Path:
+    database = services().settings.database
+    if not isinstance(database, Path):
+        raise click.UsageError("The database is Postgres: use pg_dump and pg_restore.")
+    return database
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(_open(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def _write_csv(file: Path, chunks: Iterable[str]) -> None:
+    with replacing(file) as draft, draft.open("w", newline="") as table:
+        table.writelines(chunks)
+    click.echo(f"written to {file}")

@@ -1,31 +1,31 @@
-"""What can go wrong, as the caller is told of it.
+"""The errors of the service, and what each one tells the client.
 
-    Problem                     a request that cannot be answered: status, title, detail
-    ├── NotAnImage        400   the body is no picture that we read, or a broken one
-    ├── BadRequest        400   a parameter or a JSON body is malformed or out of range
-    ├── NotOperator       401   a call that is the operator's
-    ├── NotYours          403   somebody else's prediction
-    ├── NotFound          404   no such prediction
-    ├── UnsupportedMedia  415   a media type that we do not read
-    ├── NoInk             422   a picture with nothing drawn on it
-    ├── TooManyPixels     422   a picture that is too large to decode
-    ├── NoSuchDigit       422   a label that is no digit
-    ├── Busy              503   more is asked than can be answered
-    ├── NotReady          503   the model does not answer
-    └── StorageAway       503   the database does not answer
-        └── Refused       503   it answers, but does not do this
-    StartError                  the service cannot start; the operator is told what to do
+    Problem                       a request that cannot be answered: status, title, detail
+    ├── NotAnImage          400   the body cannot be read as a PNG, JPEG or WebP image
+    ├── BadRequest          400   a parameter or a JSON body is malformed or out of range
+    ├── Unauthorized        401   an operator route without the operator's token
+    ├── Forbidden           403   somebody else's prediction
+    ├── NotFound            404   no such prediction
+    ├── UnsupportedMedia    415   a media type that the service does not read
+    ├── BlankImage          422   an image without visible ink
+    ├── TooManyPixels       422   an image that is too large to decode
+    ├── InvalidLabel        422   a label that is neither a digit nor null
+    ├── Busy                503   the server is at its limit
+    ├── NotReady            503   the service can store nothing, or its model does not answer
+    ├── StorageUnavailable  503   the database cannot be reached or written to
+    └── QueryRejected       503   the database answered, but refused the query or took too long
+    StartupError                  the service cannot start; the text tells the operator what to do
 
-Free of Flask, because `train` prepares drawings with this package and does without a server.
+This module does not import Flask, because `train` uses `webapp.preprocess` without a server.
 """
 
 
 class Problem(Exception):
-    """A request that cannot be answered; its text is the `detail` of RFC 9457."""
+    """A request that cannot be answered; the exception's text is the `detail` of RFC 9457."""
 
     status = 400
     title = "Bad request"
-    headers: tuple[tuple[str, str], ...] = ()  # of the answer, beside the usual ones
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class BadRequest(Problem):
@@ -33,24 +33,24 @@ class BadRequest(Problem):
 
 
 class NotAnImage(Problem):
-    """The body is no picture that we read, or a broken one."""
+    """The body cannot be read as a PNG, JPEG or WebP image."""
 
     title = "Not an image"
 
 
-class NotOperator(Problem):
-    """The call is the operator's alone."""
+class Unauthorized(Problem):
+    """An operator route was called without the operator's token."""
 
     status = 401
-    title = "Not the operator"
+    title = "Unauthorized"
     headers = (("WWW-Authenticate", "Bearer"),)
 
 
-class NotYours(Problem):
-    """Only who made a prediction, or the operator, may label it."""
+class Forbidden(Problem):
+    """The prediction belongs to somebody else."""
 
     status = 403
-    title = "Not your prediction"
+    title = "Forbidden"
 
 
 class NotFound(Problem):
@@ -61,35 +61,35 @@ class NotFound(Problem):
 
 
 class UnsupportedMedia(Problem):
-    """The body is of a media type that we do not read."""
+    """The service does not read this media type."""
 
     status = 415
     title = "Unsupported media type"
 
 
-class NoInk(Problem):
-    """The picture shows nothing but its ground."""
+class BlankImage(Problem):
+    """The image has no visible ink."""
 
     status = 422
-    title = "Nothing drawn"
+    title = "Blank image"
 
 
 class TooManyPixels(Problem):
-    """The picture is too large to decode."""
+    """The image is too large to decode."""
 
     status = 422
-    title = "Picture too large"
+    title = "Image too large"
 
 
-class NoSuchDigit(Problem):
+class InvalidLabel(Problem):
     """The label is neither a digit nor null."""
 
     status = 422
-    title = "No such digit"
+    title = "Invalid label"
 
 
 class Busy(Problem):
-    """More is asked than can be answered."""
+    """The server is at its limit."""
 
     status = 503
     title = "Busy"
@@ -97,25 +97,32 @@ class Busy(Problem):
 
 
 class NotReady(Problem):
-    """The model does not answer."""
+    """The service can store nothing, or its model does not answer."""
 
     status = 503
     title = "Not ready"
 
 
-class StorageAway(Problem):
-    """The database does not answer."""
+class StorageUnavailable(Problem):
+    """The database cannot be reached or written to."""
 
     status = 503
-    title = "Storage is away"
+    title = "Storage unavailable"
+    headers = (("Retry-After", "5"),)
+
+    def __init__(
+        self, detail: str = "The database is unavailable. Try again in a few seconds."
+    ) -> None:
+        super().__init__(detail)
+
+
+class QueryRejected(Problem):
+    """The database answered, but refused the query or took too long."""
+
+    status = 503
+    title = "Query rejected"
     headers = (("Retry-After", "5"),)
 
 
-class Refused(StorageAway):
-    """The database answers, but does not do this: it breaks a rule, or takes too long."""
-
-    title = "Not done"
-
-
-class StartError(Exception):
+class StartupError(Exception):
     """The service cannot start; the text tells the operator what to do."""

@@ -1,23 +1,23 @@
-"""The record as files: a table for people, a data set for training."""
+"""Predictions as files: a CSV table for people, a data set for training."""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from webapp.preprocess import FIELD
-from webapp.record import Record
-from webapp.storage import Filters
+from webapp.prediction import Prediction
+from webapp.preprocess import IMAGE_PX
 
-CHUNK = 64 * 1024  # characters of CSV at a time
+CHUNK_SIZE = 64 * 1024  # characters
 COLUMNS = (
     "id",
     "created_at",
     "predicted_digit",
     "confidence",
     "uncertain",
+    "doubt",
     "true_digit",
     "labelled_by",
     "labelled_at",
@@ -25,31 +25,31 @@ COLUMNS = (
 )
 
 
-def csv_chunks(record: Record, filters: Filters) -> Iterator[str]:
-    """Return the predictions that the filters choose as CSV, newest first, a piece at a time."""
+def csv_chunks(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Return predictions as CSV text, with a header, in chunks."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*COLUMNS, *(f"probability_{digit}" for digit in range(10))])
-    for prediction in record.all(filters):
+    for prediction in predictions:
         values = [getattr(prediction, column) for column in COLUMNS]
         writer.writerow([*values, *prediction.probabilities])
-        if text.tell() > CHUNK:
+        if text.tell() > CHUNK_SIZE:
             yield text.getvalue()
             text.seek(0)
             text.truncate()
     yield text.getvalue()
 
 
-def save_data_set(path: Path, record: Record, filters: Filters) -> int:
-    """Write what is labelled as a NumPy archive; return how many digits it has.
+def save_data_set(path: Path, predictions: Iterable[Prediction]) -> int:
+    """Write the labelled predictions as a NumPy archive; return how many there are.
 
     images: uint8 [n, 28, 28], ink 255 on 0; labels: int64 [n]; labelled_by and ids: strings [n].
     """
-    labelled = [each for each in record.all(filters) if each.true_digit is not None]
+    labelled = [each for each in predictions if each.true_digit is not None]
     pixels = b"".join(each.pixels for each in labelled)
     np.savez_compressed(
         path,
-        images=np.frombuffer(pixels, np.uint8).reshape(-1, FIELD, FIELD),
+        images=np.frombuffer(pixels, np.uint8).reshape(-1, IMAGE_PX, IMAGE_PX),
         labels=np.array([each.true_digit for each in labelled], np.int64),
         labelled_by=np.array([each.labelled_by or "" for each in labelled], str),
         ids=np.array([each.id for each in labelled], str),

@@ -7,20 +7,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from contextlib import suppress
 from multiprocessing import get_context
 
-from flask import Flask
 from gunicorn import glogging
 from gunicorn.arbiter import Arbiter
 
 from webapp import logs
-from webapp.errors import StartError
+from webapp.errors import StartupError
 from webapp.settings import read_settings
-from webapp.worker import CONNECTIONS, LIBC, Worker
+from webapp.worker import Worker
 
-# Of mallopt, from malloc.h: how many heaps the threads get, each of which keeps what it once had.
-M_ARENA_MAX = -8
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 settings = read_settings()
@@ -30,7 +26,9 @@ host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 h
 bind = f"{host}:{settings.port}"
 workers = settings.workers
 worker_class = "webapp.worker.Worker"
-# More than webapp/limits.py admits, for those who wait, are slow or are refused.
+# Per worker. Slow clients and refused requests need threads too, so there are more than
+# MAX_CONCURRENT in webapp/limits.py. The other connections are idle.
+threads = 400
 worker_connections = 500
 keepalive = 5
 graceful_timeout = 8
@@ -57,8 +55,6 @@ def when_ready(arbiter: Arbiter) -> None:
     import webapp.app  # noqa: F401  imported once, shared by all workers
 
     gc.freeze()  # else each worker's garbage collector writes to, and so copies, shared memory
-    with suppress(AttributeError):  # another C library than glibc
-        LIBC.mallopt(M_ARENA_MAX, 1)
 
     # In a child process, because neither sessions nor connection pools survive a fork. gunicorn
     # would handle a signal only after a long migration; exiting stops the child at once.
@@ -68,18 +64,22 @@ def when_ready(arbiter: Arbiter) -> None:
     child.join()
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    if child.exitcode and child.exitcode < 0:
+        name = signal.Signals(-child.exitcode).name
+        cause = " Perhaps there is too little memory." if name == "SIGKILL" else ""
+        sys.exit(f"The preparations for the start were ended by {name}.{cause}")
     if child.exitcode:
         sys.exit(child.exitcode)
 
 
 def _prepare() -> None:
-    from webapp.app import prepare
+    from webapp.startup import check_and_migrate
 
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     try:
-        prepare(settings)
-    except StartError as error:
+        check_and_migrate(settings)
+    except StartupError as error:
         sys.exit(str(error))
 
 
@@ -88,10 +88,19 @@ def _remove_folder(folder: str, owner_pid: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def post_worker_init(worker: Worker) -> None:
+    """Load the model and start the background threads."""
+    from webapp.background import Background
+    from webapp.services import services
+
+    worker.background = Background(services(worker.wsgi))
+    worker.background.start()
+
+
 def worker_exit(arbiter: Arbiter, worker: Worker) -> None:
-    """Write what waits in the journal, once the last request is answered."""
-    if isinstance(worker.wsgi, Flask):
-        worker.wsgi.extensions["digits"].record.look()
+    """Stop the background threads, once the last request is answered."""
+    if background := getattr(worker, "background", None):
+        background.stop()
 
 
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
@@ -99,4 +108,3 @@ def child_exit(arbiter: Arbiter, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
-    CONNECTIONS[worker.age % len(CONNECTIONS)] = 0

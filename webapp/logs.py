@@ -1,4 +1,4 @@
-"""What the service prints: a line for each request, text on a terminal and JSON elsewhere."""
+"""Logging: one line per request, as text on a terminal and as JSON elsewhere."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger("webapp.requests")
 
 
 class JsonLines(logging.Formatter):
-    """A JSON object a line: time, level, message, of a request its id and more."""
+    """One JSON object per line: time, level, message, and the fields of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -25,14 +25,14 @@ class JsonLines(logging.Formatter):
         line = {"time": moment, "level": record.levelname.lower(), "message": record.getMessage()}
         if has_request_context():
             line["request_id"] = g.request_id
-        line |= getattr(record, "figures", {})
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
 def config(level: str) -> dict[str, Any]:
-    """Return how to log, as logging.config.dictConfig takes it."""
+    """Return the configuration for logging.config.dictConfig."""
     text = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
     return {
         "version": 1,
@@ -48,8 +48,8 @@ def config(level: str) -> dict[str, Any]:
 
 
 def init_app(app: Flask) -> None:
-    """Give each request an id, and print what became of it."""
-    # Of a line, nobody asks from where it was printed (Python's logging HOWTO, Optimization).
+    """Give each request an id, and log its outcome."""
+    # Do not collect what no line contains (Python's logging HOWTO, Optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     app.before_request(_begin)
@@ -58,22 +58,22 @@ def init_app(app: Flask) -> None:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    is_fit = given and re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII)
-    g.request_id = given if is_fit else uuid4().hex
-    g.began = time.perf_counter()
+    is_valid = given and re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII)
+    g.request_id = given if is_valid else uuid4().hex
+    g.started = time.perf_counter()
 
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     if request.path in HEALTH_PATHS:
         return response
-    figures = {
+    fields = {
         "request_id": g.request_id,
         "method": request.method,
         "route": request.url_rule.rule if request.url_rule else "none",
         "status": response.status_code,
-        "milliseconds": round(1000 * (time.perf_counter() - g.began), 1),
+        "milliseconds": round(1000 * (time.perf_counter() - g.started), 1),
     }
-    sentence = "%(method)s %(route)s %(status)s in %(milliseconds)s ms"
-    log.info(sentence, figures, extra={"figures": figures})
+    message = "%(method)s %(route)s %(status)s in %(milliseconds)s ms"
+    log.info(message, fields, extra={"fields": fields})
     return response

@@ -1,11 +1,11 @@
-"""Figures for Prometheus, summed over the worker processes.
+"""Metrics for Prometheus, summed over the worker processes.
 
-With several workers, PROMETHEUS_MULTIPROC_DIR has to be set before this is imported.
+With several workers, PROMETHEUS_MULTIPROC_DIR has to be set before this module is imported.
 """
 
 import os
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import Flask, Response, request
 from prometheus_client import (
@@ -19,13 +19,12 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-if TYPE_CHECKING:
-    from webapp.classifier import Answer
+from webapp.prediction import Classification
 
 REQUESTS = Counter("digits_requests_total", "Requests answered", ["route", "status"])
 STAGES = Histogram(
     "digits_stage_seconds",
-    "Time that the parts of a prediction take: decode, prepare, infer, store",
+    "Duration of the stages of a prediction: decode, prepare, infer, store",
     ["stage"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
@@ -37,12 +36,17 @@ CONFIDENCE = Histogram(
 )
 WAITING = Gauge(
     "digits_waiting_rows",
-    "Predictions in the journal, which wait for the database",
+    "Predictions in the outbox, which wait for the database",
+    multiprocess_mode="mostrecent",
+)
+OUTBOX_USAGE = Gauge(
+    "digits_outbox_usage_ratio",
+    "Used share of the outbox's size limit",
     multiprocess_mode="mostrecent",
 )
 MODELS = Gauge(
     "digits_model_workers",
-    "Workers that serve a version of the model",
+    "Workers that serve a model version",
     ["version"],
     multiprocess_mode="livesum",
 )
@@ -61,18 +65,18 @@ def _count(response: Response) -> Response:
 
 
 def stage(name: str) -> AbstractContextManager[object]:
-    """Time a part of a prediction."""
+    """Measure the duration of a stage."""
     return cast(AbstractContextManager[object], STAGES.labels(name).time())
 
 
-def count_prediction(answer: "Answer", stored: bool) -> None:
-    """Count what was answered."""
+def count_prediction(answer: Classification, stored: bool) -> None:
+    """Count an answer."""
     PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
     CONFIDENCE.observe(answer.confidence)
 
 
 def metrics() -> Response:
-    """Return all figures as Prometheus reads them."""
+    """Return all metrics in the text format of Prometheus."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

@@ -1,21 +1,21 @@
-"""The one page, and what a browser is told about it."""
+"""The page, and the security headers of every answer."""
 
 from flask import Blueprint, Flask, Response, render_template, request
 
 pages = Blueprint("pages", __name__)
 
 HEADERS = {
-    # Nothing inline, nothing from another host.
+    # No inline scripts or styles, and nothing from another host.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-HTTPS_ALONE = "max-age=31536000"  # seconds: a year
+HSTS = "max-age=31536000"  # seconds: a year
 
 
 def init_app(app: Flask) -> None:
-    """Serve the page, and send the headers with every answer."""
+    """Serve the page, and add the headers to every answer."""
     app.register_blueprint(pages)
     app.after_request(_add_headers)
 
@@ -23,7 +23,7 @@ def init_app(app: Flask) -> None:
 def _add_headers(response: Response) -> Response:
     response.headers.extend(HEADERS)
     if request.is_secure:
-        response.headers["Strict-Transport-Security"] = HTTPS_ALONE
+        response.headers["Strict-Transport-Security"] = HSTS
     return response
 
 

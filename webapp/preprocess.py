@@ -1,11 +1,11 @@
-"""Turn a picture of one digit into the 28 × 28 pixels that the model reads.
+"""Convert an image of one digit into the 28 × 28 pixels that the model reads.
 
-What MNIST's authors did to scanned digits (LeCun, Bottou, Bengio, Haffner: Gradient-Based
-Learning Applied to Document Recognition, 1998, section III.A), done to any drawing: the ink is
-scaled by area averaging until its longer side is 20 pixels, and placed so that its centre of
-mass falls into the middle pixel of the field. An MNIST image comes out as it went in.
+This follows MNIST's authors (LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to
+Document Recognition, 1998, section III.A): the ink is scaled by area averaging until its longer
+side is 20 pixels, and placed so that its centre of mass is in the middle of the output. An MNIST
+image comes out as it went in.
 
-NumPy and Pillow only: training prepares its drawings with this very module.
+This module needs NumPy and Pillow only, because training prepares its drawings with it too.
 """
 
 import io
@@ -16,126 +16,126 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from webapp.errors import NoInk, NotAnImage, TooManyPixels
+from webapp.errors import BlankImage, NotAnImage, TooManyPixels
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 4_000_000
-START_OF_SCAN = b"\xff\xda"  # of a JPEG
-MAX_SCANS = 500  # a progressive one has about 10; any other picture hits on these bytes rarely
-Image.MAX_IMAGE_PIXELS = None  # where Pillow would warn, and refuse at twice as many
+JPEG_START_OF_SCAN = b"\xff\xda"
+MAX_SCANS = 500  # a progressive JPEG has about 10; other files contain these bytes rarely
+Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS replaces Pillow's own limit
 
-FIELD = 28  # edge of what the model reads, in cells
-ENOUGH = 1_000  # pixels along an edge; of one with twice as many, two are averaged, and so on
-BOX = 20  # longer side of the digit inside it, in cells
-MIN_CONTRAST = 20  # grey levels between ink and ground; paper's own texture stays below
-NOISE = 5  # median deviations of the ground that still are ground (more than 3 sigma)
-CLEAR = 0.2  # share of the strongest ink that is ink without doubt
-SPECK = 0.02  # share of the ink under which a part of its own is dirt
-FAR_SPECK = 0.2  # added to it for a part as far away as the drawing is wide, less for a nearer
+IMAGE_PX = 28  # edge of the output
+DIGIT_PX = 20  # longer side of the digit in the output
+MAX_EDGE_PX = 1_000  # larger images are reduced to between one and two times this edge
+MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
+NOISE_FACTOR = 5  # median deviations that are still background (more than 3 sigma)
+INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
+SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
+FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
 
 
 def decode(body: bytes) -> Image.Image:
-    """Decode a PNG, JPEG or WebP picture, turned upright.
+    """Decode a PNG, JPEG or WebP image and rotate it as its EXIF orientation says.
 
     Raises NotAnImage, or TooManyPixels before anything is decoded.
     """
-    # An empty scan takes 14 bytes, and as long to decode as all pixels: 4 MB of them take minutes.
-    if body.count(START_OF_SCAN) > MAX_SCANS:
-        raise NotAnImage("The picture is a JPEG of too many scans. Save it anew.")
+    # An empty scan has 14 bytes and takes as long to decode as a full one: 4 MB would take minutes.
+    if body.count(JPEG_START_OF_SCAN) > MAX_SCANS:
+        raise NotAnImage("The JPEG has too many scans. Save it again in another format.")
     try:
         file = Image.open(io.BytesIO(body), formats=FORMATS)
         if file.width * file.height > MAX_PIXELS:
             millions = MAX_PIXELS // 1_000_000
             raise TooManyPixels(
-                f"The picture has more than {millions} million pixels. Send a smaller one."
+                f"The image has more than {millions} million pixels. Send a smaller one."
             )
         file.load()
         ImageOps.exif_transpose(file, in_place=True)
         return file.convert("RGBA") if file.mode == "P" else file
     except TooManyPixels:
         raise
-    except Exception as exc:  # decoders raise whatever they come across in a broken file
-        raise NotAnImage("The body is not a whole PNG, JPEG or WebP picture.") from exc
+    except Exception as exc:  # decoders raise many kinds of errors for a broken file
+        raise NotAnImage("The body can't be read as a PNG, JPEG or WebP image.") from exc
 
 
-def prepare(picture: Image.Image) -> Grey:
-    """Return the digit of a picture as MNIST has it: uint8 [28, 28], ink 255 on ground 0.
+def prepare(image: Image.Image) -> Grey:
+    """Return the digit in an image in MNIST's format: uint8 [28, 28], ink 255 on 0.
 
-    The ink may be dark or light, on paper of any grey, or on a transparent ground.
-    Raises NoInk where nothing stands out of the ground.
+    The ink may be dark or light, on a background of any grey or on a transparent one.
+    Raises BlankImage if nothing differs from the background.
     """
-    grey = _grey(picture)
-    if max(grey.size) >= 2 * ENOUGH:
-        grey = grey.reduce((max(1, grey.width // ENOUGH), max(1, grey.height // ENOUGH)))
-    return _frame(_ink(np.asarray(grey)))
+    grey = _grey(image)
+    if max(grey.size) >= 2 * MAX_EDGE_PX:
+        grey = grey.reduce((max(1, grey.width // MAX_EDGE_PX), max(1, grey.height // MAX_EDGE_PX)))
+    return _normalize(_ink(np.asarray(grey)))
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """Return the luminance, mode L, transparency laid on a ground."""
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 8
-        return Image.fromarray((np.asarray(picture, np.uint32) >> 8).astype(np.uint8))
-    if not picture.has_transparency_data or _is_opaque(picture):
-        return picture.convert("L")
-    grey, alpha = picture.convert("LA").split()
-    return Image.composite(grey, Image.new("L", grey.size, _under(grey, alpha)), alpha)
+def _grey(image: Image.Image) -> Image.Image:
+    """Return the luminance, mode L, with transparent pixels on a backing."""
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 8
+        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
+    if not image.has_transparency_data or _is_opaque(image):
+        return image.convert("L")
+    grey, alpha = image.convert("LA").split()
+    return Image.composite(grey, Image.new("L", grey.size, _backing_level(grey, alpha)), alpha)
 
 
-def _is_opaque(picture: Image.Image) -> bool:
-    return picture.mode == "RGBA" and np.asarray(picture.getchannel("A")).min() == 255
+def _is_opaque(image: Image.Image) -> bool:
+    return image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() == 255
 
 
-def _under(grey: Image.Image, alpha: Image.Image) -> int:
-    """Return the level to lay under a transparent picture so that its ink stands out."""
+def _backing_level(grey: Image.Image, alpha: Image.Image) -> int:
+    """Return the grey level to put behind a transparent image so that its ink is visible."""
     opacity = np.asarray(alpha)
     visible = np.asarray(grey)[opacity > opacity.max() // 2]
-    own_ground = 2 * visible.size > grey.width * grey.height  # paper of its own, a corner missing
-    if own_ground and np.ptp(visible) >= MIN_CONTRAST:
+    has_background = 2 * visible.size > grey.width * grey.height  # only a part is transparent
+    if has_background and np.ptp(visible) >= MIN_CONTRAST:
         return int(np.median(visible))
     return 255 if visible.size and visible.mean() < 128 else 0
 
 
 def _ink(grey: Grey) -> Ink:
-    """Return how far each pixel stands out of the ground, float32 [height, width], bare 0.
+    """Return how much each pixel differs from the background, float32 [height, width].
 
-    Rows and columns of bare ground at the edges are left out where that costs nothing.
+    Rows and columns of bare background at the edges are cropped where that is cheap.
     """
     edge = _edge(grey)
     counts = np.bincount(edge)
     level = np.uint8(counts.argmax())
-    if 2 * counts[level] > len(edge):  # most of the edge has one level
-        light, dark = _out_of_flat(grey, level)
+    if 2 * counts[level] > len(edge):  # most of the edge has one grey level
+        light, dark = _ink_on_flat(grey, level)
     else:
-        light, dark = _out_of_uneven(grey, edge)
+        light, dark = _ink_on_uneven(grey, edge)
     ink = light if light.sum() > dark.sum() else dark
     if ink.max(initial=0) < MIN_CONTRAST:
-        raise NoInk("There is nothing to read: the picture is blank. Draw a digit first.")
+        raise BlankImage("The image is blank. Draw a digit first.")
     return np.asarray(ink, np.float32)
 
 
-def _out_of_flat(grey: Grey, level: np.uint8) -> tuple[NDArray[Any], ...]:
-    """Return how much lighter and darker the pixels are than a ground of one level."""
-    stands_out = grey != level
-    rows, columns = (np.flatnonzero(stands_out.any(axis)) for axis in (1, 0))
+def _ink_on_flat(grey: Grey, level: np.uint8) -> tuple[NDArray[Any], ...]:
+    """Return how much lighter and darker the pixels are than a background of one grey level."""
+    differs = grey != level
+    rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     if len(rows):
         grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.maximum(grey, level) - level, level - np.minimum(grey, level)
 
 
-def _out_of_uneven(grey: Grey, edge: Grey) -> tuple[NDArray[Any], ...]:
-    """Return how much lighter and darker the pixels are than a ground with noise or a slope."""
-    ground, noise = _ground(grey, edge)
-    contrast = grey - np.float32(ground)
+def _ink_on_uneven(grey: Grey, edge: Grey) -> tuple[NDArray[Any], ...]:
+    """Return how much lighter and darker the pixels are than a noisy or sloping background."""
+    background, noise = _background(grey, edge)
+    contrast = grey - np.float32(background)
     return np.maximum(contrast - noise, 0), np.maximum(-contrast - noise, 0)
 
 
-def _ground(grey: Grey, edge: Grey) -> tuple[Ink | float, float]:
-    """Return the level of the paper, float32 [height, width] where it varies, and its noise.
+def _background(grey: Grey, edge: Grey) -> tuple[Ink | float, float]:
+    """Return the level of the background, float32 [height, width] if it varies, and its noise.
 
-    The ground is what the picture's edge shows: a bold digit can outweigh its paper, but it
-    does not run along the edge. Where light falls from one side, it is a plane.
+    The edge of the image shows the background: a bold digit can cover most of the image, but not
+    most of its edge. If the light comes from one side, the background is a plane.
     """
     level = float(np.median(edge))
     deviation = float(np.median(np.abs(edge - level)))
@@ -144,10 +144,10 @@ def _ground(grey: Grey, edge: Grey) -> tuple[Ink | float, float]:
     across = np.linspace(left - right, right - left, grey.shape[1], dtype=np.float32) / 2
     plane: Ink = np.add.outer(down + (top + bottom + left + right) / 4, across)
     off_plane = float(np.median(np.abs(edge - _edge(plane))))
-    # Ink that runs off one side tilts the plane: the ground is what most of the edge lies on.
+    # Ink that touches one side tilts the plane. Take what fits most of the edge.
     if off_plane < deviation:
-        return plane, NOISE * off_plane
-    return level, NOISE * deviation
+        return plane, NOISE_FACTOR * off_plane
+    return level, NOISE_FACTOR * deviation
 
 
 def _edge(grey: NDArray[Any]) -> NDArray[Any]:
@@ -158,28 +158,28 @@ def _sides(grey: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     return grey[0], grey[-1], grey[:, 0], grey[:, -1]
 
 
-def _frame(ink: Ink) -> Grey:
-    """Return the ink's bounding box, scaled and centred in the field, uint8 [28, 28]."""
+def _normalize(ink: Ink) -> Grey:
+    """Return the ink inside its bounding box, scaled and centred, uint8 [28, 28]."""
     box = ink[_extent(ink)]
     box = box[:, _extent(box.T)]
-    scale = max(box.shape) / BOX  # pixels a cell
-    down = _shares(box.sum(axis=1), scale)
-    across = _shares(box.sum(axis=0), scale)
-    field = down @ box @ across.T
-    # MNIST's images all reach full white: what a thin pen lost by averaging comes back.
-    pixels: Grey = np.rint(field * (255 / field.max())).astype(np.uint8)
+    scale = max(box.shape) / DIGIT_PX  # input pixels per output pixel
+    rows = _area_weights(box.sum(axis=1), scale)
+    columns = _area_weights(box.sum(axis=0), scale)
+    scaled = rows @ box @ columns.T
+    # All MNIST images reach 255; averaging makes a thin line fainter.
+    pixels: Grey = np.rint(scaled * (255 / scaled.max())).astype(np.uint8)
     return pixels
 
 
 def _extent(ink: Ink) -> slice:
-    """Return where the digit lies along the first axis.
+    """Return the extent of the digit along the first axis.
 
-    The digit ends one pixel beyond the last clear ink, over which an edge fades: further out,
-    faint ink is a camera's noise or a trace of compression.
+    The digit ends one pixel beyond the last pixel above the threshold, where its edge fades.
+    Faint ink further out is noise of a camera or an artefact of compression.
     """
     strongest = ink.max(axis=1)
     clear = np.zeros(len(ink) + 2, bool)
-    clear[1:-1] = strongest > CLEAR * strongest.max()
+    clear[1:-1] = strongest > INK_THRESHOLD * strongest.max()
     changes = np.flatnonzero(clear[1:] != clear[:-1])
     if len(changes) > 2:
         changes = _without_specks(changes, ink.sum(axis=1))
@@ -190,32 +190,34 @@ def _extent(ink: Ink) -> slice:
 
 
 def _without_specks(changes: NDArray[np.intp], total: Ink) -> NDArray[np.intp]:
-    """Return where runs of clear ink begin and end, in turn, without those that are dirt.
+    """Return where runs of ink begin and end, alternately, without those that are specks.
 
-    total: the ink at each pixel along the axis. A run with little of it is a speck beside the
-    digit; the further away it is, the more ink it may have.
+    total: the sum of the ink at each position along the axis. The further a run is away from the
+    largest one, the more ink it may have and still be a speck.
     """
     begins, ends = changes[::2], changes[1::2]
     sums = np.concatenate(([0], np.cumsum(total)))
     shares = (sums[ends] - sums[begins]) / sums[-1]
     main = shares.argmax()
     gaps = np.maximum(begins[main] - ends, begins - ends[main]).clip(0) / (ends[-1] - begins[0])
-    dirt = SPECK + FAR_SPECK * gaps if shares[main] >= SPECK else 0  # where all are specks, none is
-    kept: NDArray[np.intp] = changes.reshape(-1, 2)[shares >= dirt].ravel()
+    limit = SPECK_SHARE + FAR_SPECK_SHARE * gaps if shares[main] >= SPECK_SHARE else 0
+    kept: NDArray[np.intp] = changes.reshape(-1, 2)[shares >= limit].ravel()
     return kept
 
 
-def _shares(profile: Ink, scale: float) -> Ink:
-    """Return how much of each pixel lies in each cell along one axis, float32 [28, pixels].
+def _area_weights(profile: Ink, scale: float) -> Ink:
+    """Return how much of each input pixel is in each output pixel of an axis, float32 [28, size].
 
-    profile: the ink's sum at each pixel; its centre of mass falls into the middle cell, as in
-    MNIST, or as near as the field allows. scale: pixels a cell.
+    profile: the sum of the ink at each of `size` positions. Its centre of mass is placed in the
+    middle of the output, or as near as the edges allow. scale: input pixels per output pixel.
     """
     size = len(profile)
     pixels = np.arange(size, dtype=np.float32)
     middle = float(profile @ pixels) / float(profile.sum()) + 0.5
-    room = FIELD - math.ceil(size / scale - 1e-6)
-    start = min(max(math.ceil(FIELD / 2 - middle / scale), 0), room)
-    edges = (np.arange(FIELD + 1) - start) * scale
-    before = (edges[:, np.newaxis] - pixels).clip(0, 1).astype(np.float32)  # of each cell's edge
+    room = IMAGE_PX - math.ceil(size / scale - 1e-6)
+    start = min(max(math.ceil(IMAGE_PX / 2 - middle / scale), 0), room)
+    edges = (np.arange(IMAGE_PX + 1) - start) * scale
+    before = (
+        (edges[:, np.newaxis] - pixels).clip(0, 1).astype(np.float32)
+    )  # of each edge of an output pixel
     return np.diff(before, axis=0)

@@ -1,4 +1,4 @@
-"""Every failure under /api/ as application/problem+json (RFC 9457). The one place that does."""
+"""Errors under /api/ as application/problem+json (RFC 9457)."""
 
 import json
 from contextlib import suppress
@@ -11,13 +11,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyReq
 from webapp.errors import Problem
 from webapp.limits import MAX_BODY_BYTES
 
-MALFORMED = (NoMoreData, ParseException)  # what the server finds while the body is read
-CHUNK = 64 * 1024
-DRAINED = 32 * 1024 * 1024  # bytes read on for a client that is still sending
+MALFORMED = (NoMoreData, ParseException)  # raised by gunicorn while the body is read
+CHUNK_SIZE = 64 * 1024
+MAX_DRAINED = 32 * 1024 * 1024  # bytes
 
 
 def init_app(app: Flask) -> None:
-    """Answer our errors and the framework's alike."""
+    """Register handlers for the service's errors and for Flask's."""
     app.register_error_handler(Problem, _problem)
     for error in MALFORMED:
         app.register_error_handler(error, _malformed)
@@ -29,7 +29,7 @@ def _problem(error: Problem) -> Response:
 
 
 def _malformed(error: Exception) -> Response:
-    return _fill(Response(status=400), "Bad request", "The body ends early, or in the wrong place.")
+    return _fill(Response(status=400), "Bad request", "The body is incomplete or malformed.")
 
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:
@@ -37,7 +37,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
         return error
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
-        detail = f"The body is over {MAX_BODY_BYTES // 1024**2} MB. Send a smaller picture."
+        detail = f"The body is over {MAX_BODY_BYTES // 1024**2} MB. Send a smaller image."
     elif isinstance(error, TooManyRequests):
         detail = f"Too many requests, more than {error.description}. Wait a moment."
     # The error's own response keeps its headers, such as Allow and Retry-After.
@@ -53,8 +53,8 @@ def _fill(response: Response, title: str, detail: str) -> Response:
 
 
 def _drain() -> None:
-    """Read what is left of the body: a client that is cut off while sending sees no answer."""
+    """Read the rest of the body: a client that is still sending would not see the answer."""
     with suppress(*MALFORMED):
-        for _ in range(0, DRAINED, CHUNK):
-            if not request.environ["wsgi.input"].read(CHUNK):
+        for _ in range(0, MAX_DRAINED, CHUNK_SIZE):
+            if not request.environ["wsgi.input"].read(CHUNK_SIZE):
                 return

@@ -1,19 +1,19 @@
-"""The record in figures: how many predictions, and how often they are right where that is known."""
+"""Statistics: how many predictions there are, and the accuracy of the labelled ones."""
 
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from webapp.record import Counts
-from webapp.storage import Daily, Labelled
+from webapp.prediction import DailyCount, LabelCount
+from webapp.store import Counts
 
-Z = 1.96  # standard deviations that leave 5 % outside
+Z = 1.96  # standard deviations: 5 % of a normal distribution lies outside
 
 
 def summarize(counts: Counts) -> dict[str, Any]:
     """Return counts by digit, day and model version, accuracy and confusion."""
-    daily, labelled = counts.daily, counts.labelled
+    daily, labelled = counts.daily, counts.labels
     confusion = [[0] * 10 for _ in range(10)]
     for count in labelled:
         confusion[count.true_digit][count.predicted_digit] += count.predictions
@@ -43,7 +43,7 @@ def summarize(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _accuracy(labelled: Iterable[Labelled]) -> dict[str, Any]:
+def _accuracy(labelled: Iterable[LabelCount]) -> dict[str, Any]:
     labelled = list(labelled)
     total = _total(labelled)
     right = _total(count for count in labelled if count.true_digit == count.predicted_digit)
@@ -55,12 +55,12 @@ def _accuracy(labelled: Iterable[Labelled]) -> dict[str, Any]:
     }
 
 
-def _total(counts: Iterable[Daily | Labelled]) -> int:
+def _total(counts: Iterable[DailyCount | LabelCount]) -> int:
     return sum(count.predictions for count in counts)
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), which holds for few and for all too."""
+    """Return the 95 % confidence interval of a proportion (Wilson 1927)."""
     share, weight = right / total, Z**2 / total
     middle = (share + weight / 2) / (1 + weight)
     spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / total / 4)

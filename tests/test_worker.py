@@ -1,0 +1,111 @@
+"""Connections: slow clients, pipelining, and what is open when the server stops."""
+
+import http.client
+import re
+import signal
+import socket
+
+import psutil
+
+from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
+from tests.conftest import LIMIT_S, Server, wait_until
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(SEVEN) + SEVEN
+LONG = HEAD + b"Content-Length: 1000000\r\n\r\n"
+UNFINISHED = (b"", HEAD, LONG, POST[:-1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n64\r\nabc")
+
+
+def connect(server: Server, data: bytes = b"") -> socket.socket:
+    """Return a new connection on which data was sent."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S)
+    connection.sendall(data)
+    return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return all that is received until the server closes the connection, and close it too."""
+    with connection, connection.makefile("rb") as stream:
+        return stream.read()
+
+
+def test_slow_clients_are_cut_off_and_delay_nobody(shared_server: Server) -> None:
+    silent = [connect(shared_server, data) for data in UNFINISHED for _ in range(20)]
+    trickling = connect(shared_server, LONG)
+    clients = Clients(shared_server.port, 4, "no")
+    with trickling:
+        wait_until(lambda: not sends(trickling, b"a"))
+    answers = {received(connection)[:12] for connection in silent}
+    clients.stop()
+    assert answers <= {b"", b"HTTP/1.1 400"}
+    assert set(clients.statuses) == {200}
+
+
+def test_client_that_reads_no_responses_is_disconnected(shared_server: Server) -> None:
+    workers = psutil.Process(shared_server.process.pid).children()
+    with connect(shared_server) as connection:
+        address = connection.getsockname()
+        connection.settimeout(1)
+        while sends(connection, 1000 * GET):  # until all buffers are full
+            pass
+        assert any(is_connected(worker, address) for worker in workers)
+        wait_until(lambda: not any(is_connected(worker, address) for worker in workers))
+
+
+def sends(connection: socket.socket, data: bytes) -> bool:
+    """Send data; return whether that was possible."""
+    try:
+        connection.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def is_connected(process: psutil.Process, address: tuple[str, int]) -> bool:
+    """Return whether a process has a connection to an address."""
+    return address in [connection.raddr for connection in process.net_connections()]
+
+
+def test_pipelined_requests_are_answered_in_order(shared_server: Server) -> None:
+    closing = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answers = received(connect(shared_server, GET + POST + GET + POST + closing))
+    kinds = re.findall(rb'"(alive|predicted_digit)"', answers)
+    assert kinds == [b"alive", b"predicted_digit", b"alive", b"predicted_digit", b"alive"]
+
+
+def test_accepted_connections_are_answered_when_the_server_stops(server: Server) -> None:
+    master = psutil.Process(server.process.pid)
+    workers = master.children()
+    for worker in workers:
+        worker.suspend()
+    connections = [connect(server, POST) for _ in range(50)]  # accepted by the kernel
+    master.send_signal(signal.SIGTERM)
+    wait_until(lambda: not master.net_connections())  # the port is closed, the workers told to stop
+    for worker in workers:
+        worker.resume()
+    answers = [received(connection)[:12] for connection in connections]
+    server.stop()
+    assert set(answers) == {b"HTTP/1.1 200"}
+
+
+def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    master = psutil.Process(server.process.pid)
+    master.send_signal(signal.SIGTERM)
+    wait_until(lambda: not master.net_connections())
+    connection.request("GET", "/healthz")
+    response = connection.getresponse()
+    assert (response.status, response.headers["Connection"]) == (200, "close")
+    server.stop()
+
+
+def test_no_request_is_cut_off_when_the_server_stops_under_load(server: Server) -> None:
+    clients = Clients(server.port, 8)
+    wait_until(lambda: len(clients.statuses) > 100)
+    server.stop()
+    clients.stop()
+    assert set(clients.statuses) <= {201, REFUSED}
+    assert CUT_OFF not in clients.statuses

@@ -1,0 +1,218 @@
+"""Connections to Postgres and SQLite: their time limits, and the driver's errors in our terms."""
+
+import re
+import select
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import sqlalchemy as sa
+from psycopg2 import extensions
+from psycopg2.errors import LockNotAvailable, QueryCanceled
+from sqlalchemy import exc
+
+from webapp.errors import QueryRejected, StorageUnavailable
+
+STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
+AGGREGATE_TIMEOUT_S = 60  # counts over all rows
+MIGRATION_TIMEOUT_S = 86_400
+SQLITE_STEPS = 100_000  # virtual machine instructions between two looks at the clock
+
+Target = str | Path  # a libpq URL, or the path of a SQLite file
+
+# What Postgres, PgBouncer and libpq say about a mistake in DATABASE_URL; waiting does not help.
+MISCONFIGURED = re.compile(
+    "authentication failed|no password supplied|no pg_hba.conf entry|permission denied"
+    '|(database|role|file) ".*" does not exist|no such (database|user)'
+    "|does not support SSL|invalid .*(value|number|option)|could not match"
+)
+
+
+class NoAnswer(psycopg2.OperationalError):
+    """The server did not answer in time."""
+
+
+class ConnectionLost(StorageUnavailable):
+    """A connection turned out to be dead, for example because the server ended it while idle."""
+
+
+class QueryTimeout(QueryRejected):
+    """The database was busy or took too long; it may accept the same query later."""
+
+
+def describe(target: Target) -> str:
+    """Return the name of a database for people: without user, password and options."""
+    if isinstance(target, Path):
+        return str(target)
+    options = extensions.parse_dsn(target)
+    host = options.get("host") or options.get("hostaddr", "localhost")
+    name = options.get("dbname", options.get("user", ""))
+    return f"{name} on {host}:{options.get('port', 5432)}"
+
+
+def make_engine(
+    target: Target,
+    timeout_s: float,
+    *,
+    begin: str | None = None,
+    pool_size: int = 1,
+    max_pages: int | None = None,
+) -> sa.Engine:
+    """Return an engine whose statements take `timeout_s` at most.
+
+    begin: how a transaction begins, "write" or "snapshot"; None commits each statement by itself.
+    max_pages: size limit of a SQLite file, in pages of 4 KiB.
+    """
+    options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout_s}
+    if isinstance(target, Path):
+        return _sqlite_engine(target, timeout_s, begin, options, max_pages)
+    return _postgres_engine(target, timeout_s, begin, options)
+
+
+# ---- Postgres --------------------------------------------------------------------------------
+
+
+def _postgres_engine(
+    url: str, timeout_s: float, begin: str | None, options: dict[str, Any]
+) -> sa.Engine:
+    # psycopg2 has one callback for the whole process.
+    extensions.set_wait_callback(_wait)
+
+    class Connection(extensions.connection):
+        pass
+
+    Connection.timeout_s = timeout_s  # type: ignore[attr-defined]
+
+    def connect() -> extensions.connection:
+        return psycopg2.connect(
+            url,
+            connection_factory=Connection,
+            tcp_user_timeout=1000 * STATEMENT_TIMEOUT_S,
+            keepalives_idle=30,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    level = {None: "AUTOCOMMIT", "write": "READ COMMITTED", "snapshot": "REPEATABLE READ"}[begin]
+    options |= {"isolation_level": level}
+    if begin is None:
+        options["pool_reset_on_return"] = None
+    engine = sa.create_engine("postgresql+psycopg2://", creator=connect, **options)
+    # The server stops a statement whose client has given up. A setting of the connection would not
+    # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
+    limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
+
+    @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
+    def _limit(
+        _c: object, _cursor: object, statement: str, parameters: object, _x: object, many: bool
+    ) -> tuple[str, object]:
+        return (statement if many else limit + statement), parameters
+
+    return engine
+
+
+def _wait(connection: extensions.connection) -> None:
+    """Wait for the server, but not for ever: one that hangs does not even close its connections."""
+    # A second more than the server's own limit, which says more.
+    timeout_s = getattr(connection, "timeout_s", MIGRATION_TIMEOUT_S) + 1
+    deadline = time.monotonic() + timeout_s
+    while (state := connection.poll()) != extensions.POLL_OK:
+        wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
+        poller = select.poll()
+        poller.register(connection.fileno(), wanted)  # another one for each host that is tried
+        if not poller.poll(max(0, 1000 * (deadline - time.monotonic()))):
+            raise NoAnswer(f"no answer within {timeout_s} s")
+
+
+# ---- SQLite ----------------------------------------------------------------------------------
+
+
+def _sqlite_engine(
+    path: Path, timeout_s: float, begin: str | None, options: dict[str, Any], max_pages: int | None
+) -> sa.Engine:
+    if begin is None:
+        options |= {"isolation_level": "AUTOCOMMIT"}
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": min(timeout_s, AGGREGATE_TIMEOUT_S)},
+        **options,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # transactions begin below, not in the driver
+        # A commit survives the process. A power cut may take the last seconds: to prevent that,
+        # each commit would have to wait for the disk.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if max_pages is not None:
+            connection.execute(f"PRAGMA max_page_count = {max_pages}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        if begin is not None:
+            kind = "IMMEDIATE" if begin == "write" else "DEFERRED"
+            connection.exec_driver_sql(f"BEGIN {kind}")
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def _limit(connection: sa.Connection, *_: object) -> None:
+        deadline = time.monotonic() + timeout_s
+        raw: Any = connection.connection.dbapi_connection
+        raw.set_progress_handler(lambda: time.monotonic() > deadline, SQLITE_STEPS)
+
+    return engine
+
+
+def enable_wal(engine: sa.Engine) -> None:
+    """Let readers and the writer of a SQLite file work at the same time, from now on.
+
+    SQLite does not wait for other processes here, as it does everywhere else.
+    """
+    deadline = time.monotonic() + AGGREGATE_TIMEOUT_S
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except exc.OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the first line of what the driver or the system said."""
+    cause = error.__cause__ or error
+    return str(getattr(cause, "orig", cause)).strip().partition("\n")[0].removesuffix(".")
+
+
+def is_misconfigured(error: BaseException) -> bool:
+    """Return whether a database refuses what DATABASE_URL says, now and later."""
+    cause = error.__cause__ or error
+    return bool(MISCONFIGURED.search(str(getattr(cause, "orig", cause))))
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise the driver's errors as StorageUnavailable or QueryRejected, or as a kind of these."""
+    try:
+        yield
+    except (exc.IntegrityError, exc.DataError) as error:
+        raise QueryRejected("The database does not accept this prediction.") from error
+    except exc.TimeoutError as error:
+        raise QueryTimeout("The database is busy. Try again in a few seconds.") from error
+    except exc.DBAPIError as error:
+        cause = error.orig
+        if isinstance(cause, QueryCanceled | LockNotAvailable) or str(cause) == "interrupted":
+            raise QueryTimeout("The query took too long. Ask for less.") from error
+        if error.connection_invalidated and not isinstance(cause, NoAnswer):
+            raise ConnectionLost from error
+        raise StorageUnavailable from error
+    except (exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a message in another encoding
+        raise StorageUnavailable from error

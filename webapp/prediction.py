@@ -1,0 +1,146 @@
+"""Predictions: what the model answers, what is stored, how rows are identified and filtered."""
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The model's answer for one digit."""
+
+    predicted_digit: int
+    confidence: float
+    probabilities: list[float]
+    doubt: str | None  # why the answer should not be trusted, None if it should
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the answer should not be trusted."""
+        return self.doubt is not None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: the answer, the model that gave it, the visitor who asked, and the label."""
+
+    id: str
+    created_at: datetime
+    predicted_digit: int
+    confidence: float
+    probabilities: list[float]
+    uncertain: bool
+    doubt: str | None
+    model_version: str
+    pixels: bytes  # 28 × 28, row by row, ink 255 on 0
+    visitor: str
+    idempotency_key: str | None = None  # SHA-256 of the client's key, in hexadecimal digits
+    true_digit: int | None = None
+    labelled_by: str | None = None  # "visitor" or "operator", also of a label that was removed
+    labelled_at: datetime | None = None
+    label_revision: int = 0  # how often the label was set: a clock may be set back, this is not
+    review: str | None = None  # the operator's verdict on the label: "accepted" or "rejected"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which predictions to list. None means any; `since` is included, `until` is not."""
+
+    digit: int | None = None
+    labelled: bool | None = None
+    right: bool | None = None
+    model_version: str | None = None
+    visitor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Which predictions to delete: one, or all older than `before`, or those of one visitor.
+
+    before: an id; smaller ids are older.
+    """
+
+    prediction_id: str | None = None
+    before: str | None = None
+    visitor: str | None = None  # with `before`: only this visitor's
+
+    def covers(self, prediction: Prediction) -> bool:
+        """Return whether it deletes a prediction."""
+        if self.before is None:
+            return prediction.id == self.prediction_id
+        return prediction.id < self.before and self.visitor in (None, prediction.visitor)
+
+
+class LabelCount(NamedTuple):
+    """How many labelled predictions share a model, an answer and a label."""
+
+    model_version: str
+    predicted_digit: int
+    true_digit: int
+    predictions: int
+
+
+class DailyCount(NamedTuple):
+    """How many predictions share a day (UTC), a model and an answer."""
+
+    day: str
+    model_version: str
+    predicted_digit: int
+    predictions: int
+
+
+def new_prediction(
+    answer: Classification,
+    model_version: str,
+    pixels: bytes,
+    visitor: str,
+    idempotency_key: str | None = None,
+) -> Prediction:
+    """Return a prediction made now; it is not stored yet."""
+    now_ns = _now_ns()
+    return Prediction(
+        id=_uuid7(now_ns, secrets.randbits(62)),
+        created_at=datetime.fromtimestamp(now_ns // 1_000_000 / 1000, UTC),
+        predicted_digit=answer.predicted_digit,
+        confidence=answer.confidence,
+        probabilities=answer.probabilities,
+        uncertain=answer.uncertain,
+        doubt=answer.doubt,
+        model_version=model_version,
+        pixels=pixels,
+        visitor=visitor,
+        idempotency_key=idempotency_key,
+    )
+
+
+def first_id(time: datetime) -> str:
+    """Return the smallest id that a prediction made at `time` can have."""
+    return _uuid7(max(0, round(time.timestamp() * 1000)) * 1_000_000, 0)
+
+
+_last_ns = 0
+_last_ns_lock = threading.Lock()
+
+
+def _now_ns() -> int:
+    """Return the time since 1970, in a process never less than before: it orders the ids."""
+    global _last_ns
+    with _last_ns_lock:
+        _last_ns = max(time.time_ns(), _last_ns)
+        return _last_ns
+
+
+def _uuid7(time_ns: int, random_bits: int) -> str:
+    """Return a UUID of version 7 (RFC 9562): the newest prediction has the largest id.
+
+    48 bits of milliseconds, 12 bits of their fraction (section 6.2, method 3), 62 random bits.
+    """
+    time_ms, rest_ns = divmod(time_ns, 1_000_000)
+    fraction = rest_ns * 4096 // 1_000_000
+    return str(UUID(int=time_ms << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random_bits))

@@ -1,0 +1,111 @@
+"""What a request contains: the image or the JSON in its body, and its query parameters."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flask import request
+
+from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
+from webapp.parsing import parse_bool, parse_datetime, parse_integer
+from webapp.prediction import Filters
+
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
+
+T = TypeVar("T")
+
+
+def posted_image() -> bytes:
+    """Return the encoded image, as a raw body, a form or a data URL.
+
+    Raises BadRequest, NotAnImage, UnsupportedMedia.
+    """
+    if request.mimetype in IMAGE_TYPES:
+        return request.get_data()
+    if request.mimetype == "multipart/form-data":
+        if "image" not in request.files:
+            raise BadRequest("The form has no file in a field named `image`.")
+        return bytes(request.files["image"].read())
+    if request.mimetype == "application/json":
+        return _data_url(json_object().get("image"))
+    raise UnsupportedMedia(
+        f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
+    )
+
+
+def _data_url(url: object) -> bytes:
+    head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (head.startswith("data:") and head.endswith(";base64")):
+        raise BadRequest('The body should be {"image": "data:image/png;base64,…"}.')
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise NotAnImage("The data URL is not base64.") from error
+
+
+def json_object() -> dict[str, Any]:
+    """Return the JSON object in the body. Raises BadRequest, UnsupportedMedia."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMedia("Send application/json.")
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not JSON.") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body should be a JSON object.")
+    return body
+
+
+def query_param(name: str, parse: Callable[[str], T], expected: str) -> T | None:
+    """Return a query parameter, or None if it is absent. Raises BadRequest."""
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise BadRequest(f"`{name}` should be {expected}.") from error
+
+
+def parse_filters() -> Filters:
+    """Return the filters in the query. Raises BadRequest."""
+    return Filters(
+        digit=query_param("digit", parse_integer(0, 9), "0 to 9"),
+        labelled=query_param("labelled", parse_bool, "yes or no"),
+        right=query_param("right", parse_bool, "yes or no"),
+        model_version=query_param("model_version", _model_version, "a model version"),
+        since=query_param("from", parse_datetime, DATETIME),
+        until=query_param("to", parse_datetime, DATETIME),
+    )
+
+
+def parse_cursor(text: str) -> str:
+    """Return the id of a prediction. Raises ValueError."""
+    if str(UUID(text)) != text:
+        raise ValueError
+    return text
+
+
+def idempotency_key() -> str | None:
+    """Return the hash of the request's Idempotency-Key, which is the client's secret.
+
+    Raises BadRequest.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", key):
+        raise BadRequest("`Idempotency-Key` should have 16 to 64 letters, digits, - or _.")
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _model_version(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{1,64}", text):
+        raise ValueError
+    return text
