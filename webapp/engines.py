@@ -28,7 +28,7 @@ Target = str | Path  # a libpq URL, or the path of a SQLite file
 MISCONFIGURED = re.compile(
     "authentication failed|no password supplied|no pg_hba.conf entry|permission denied"
     '|(database|role|file) ".*" does not exist|no such (database|user)'
-    "|does not support SSL|invalid .*(value|number|option)|could not match"
+    "|not permitted to log in|does not support SSL|invalid .*(value|number|option)|could not match"
 )
 
 
@@ -67,7 +67,8 @@ def make_engine(
     begin: how a transaction begins, "write" or "snapshot"; None commits each statement by itself.
     max_pages: size limit of a SQLite file, in pages of 4 KiB.
     """
-    options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout_s}
+    pool_timeout_s = min(timeout_s, STATEMENT_TIMEOUT_S)
+    options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": pool_timeout_s}
     if isinstance(target, Path):
         return _sqlite_engine(target, timeout_s, begin, options, max_pages)
     return _postgres_engine(target, timeout_s, begin, options)
@@ -105,6 +106,8 @@ def _postgres_engine(
     # The server stops a statement whose client has given up. A setting of the connection would not
     # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
     limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
+    if begin == "snapshot":  # counts may take long, but not because they wait for a lock
+        limit += f"SET LOCAL lock_timeout = {1000 * STATEMENT_TIMEOUT_S};"
 
     @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
     def _limit(
@@ -117,8 +120,10 @@ def _postgres_engine(
 
 def _wait(connection: extensions.connection) -> None:
     """Wait for the server, but not for ever: one that hangs does not even close its connections."""
-    # A second more than the server's own limit, which says more.
-    timeout_s = getattr(connection, "timeout_s", MIGRATION_TIMEOUT_S) + 1
+    timeout_s = getattr(connection, "timeout_s", MIGRATION_TIMEOUT_S)
+    if connection.status == extensions.STATUS_SETUP:  # it is not connected yet
+        timeout_s = STATEMENT_TIMEOUT_S
+    timeout_s += 1  # more than the server's own limit, whose error says more
     deadline = time.monotonic() + timeout_s
     while (state := connection.poll()) != extensions.POLL_OK:
         wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
