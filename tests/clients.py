@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from typing import Self
 
 from tests.pictures import encoded, seven
 
@@ -14,18 +15,36 @@ CUT_OFF, REFUSED = 0, -1  # in place of a status: after the connection was accep
 
 
 class Clients:
-    """Several clients that post a drawing again and again until they are told to stop."""
+    """Several clients that post a drawing again and again until they are told to stop.
 
-    def __init__(self, port: int, count: int = 4, store: str = "yes", host: str = "127.0.0.1"):
+    Usable in a `with` statement, at whose end they stop.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        count: int = 4,
+        store: str = "yes",
+        host: str = "127.0.0.1",
+        body: bytes = SEVEN,
+    ):
         self.statuses: list[int] = []
         self.ids: list[str] = []  # of what was stored
         self.versions: list[tuple[float, str]] = []  # when, by which model
         self.seconds: list[float] = []
-        self._host, self._port, self._store = host, port, store
+        self._host, self._port, self._store, self._body = host, port, store, body
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._post_forever) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._post_forever, daemon=True) for _ in range(count)
+        ]
         for thread in self._threads:
             thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Return when none is posting any more."""
@@ -49,7 +68,7 @@ class Clients:
             return REFUSED
         try:
             url, headers = f"/api/predictions?store={self._store}", {"Content-Type": "image/png"}
-            connection.request("POST", url, SEVEN, headers)
+            connection.request("POST", url, self._body, headers)
             response = connection.getresponse()
             answer = json.load(response)
         except (OSError, http.client.HTTPException, ValueError):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 from flask.testing import FlaskClient
 
@@ -19,6 +20,7 @@ from tests.clients import PREVIEW, Clients
 from tests.conftest import ROOT, Server, wait_until
 from tests.fuzz import fuzz
 from tests.graphs import another_version, flipped, misreading, publish
+from tests.pictures import encoded, seven
 from tests.test_database import made
 from webapp.app import create_app
 from webapp.background import Background
@@ -39,20 +41,18 @@ def test_mutated_bodies_never_cause_a_500(client: FlaskClient) -> None:
 
 
 def test_api_conforms_to_its_openapi_document(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    server = Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="of-the-operator")
-    server.wait_until_ready()
     program = Path(sys.executable).with_name("schemathesis")
-    document = f"{server.url}/api/openapi.json"
     examples = str(pytestconfig.getoption("--max-examples"))
-    done = subprocess.run(
-        [program, "run", document, "--checks", "all", "--seed", "0", "--max-examples", examples],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    server.stop()
+    options = ["--checks", "all", "--seed", "0", "--max-examples", examples]
+    with Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="of-the-operator") as server:
+        done = subprocess.run(
+            [program, "run", f"{server.url}/api/openapi.json", *options],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     print(done.stdout)
     assert done.returncode == 0
     assert re.search(r"Selected: (\d+)/\1\n +Tested: \1\n", done.stdout)
@@ -60,13 +60,21 @@ def test_api_conforms_to_its_openapi_document(tmp_path: Path, pytestconfig: pyte
 
 
 def test_64_concurrent_requests_are_never_refused(tmp_path: Path) -> None:
-    server = Server(tmp_path, WEB_CONCURRENCY="1")
-    server.wait_until_ready()
-    clients = Clients(server.port, 64)
-    wait_until(lambda: len(clients.statuses) >= 500)
-    clients.stop()
-    server.stop()
+    with Server(tmp_path, WEB_CONCURRENCY="1") as server, Clients(server.port, 64) as clients:
+        wait_until(lambda: len(clients.statuses) >= 500)
     assert set(clients.statuses) == {201}
+
+
+def test_memory_of_large_pictures_is_released(tmp_path: Path) -> None:
+    large = encoded(seven(1990).convert("RGB"))
+    with Server(tmp_path, WEB_CONCURRENCY="1") as server:
+        (worker,) = psutil.Process(server.process.pid).children()
+        before = worker.memory_info().rss
+        with Clients(server.port, 16, "no", body=large) as clients:
+            wait_until(lambda: len(clients.statuses) >= 40)
+        grown = worker.memory_info().rss - before
+    assert set(clients.statuses) <= {200, 503}
+    assert grown < 100e6
 
 
 @pytest.mark.parametrize(
