@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import psycopg2
@@ -138,7 +138,10 @@ def free_port() -> int:
 
 
 class Server:
-    """The service as it is deployed, on a port of its own."""
+    """The service as it is deployed, on a port of its own.
+
+    A `with` statement waits until the service is ready, and stops it at the end.
+    """
 
     def __init__(self, data_dir: Path, port: int | None = None, **settings: str) -> None:
         self.port = port or free_port()
@@ -151,6 +154,13 @@ class Server:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
+
+    def __enter__(self) -> Self:
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def wait_until_ready(self) -> None:
         """Return once the service answers, or fail with what it printed."""
@@ -205,19 +215,15 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """Return a running service of the test's own, with two workers."""
-    server = Server(tmp_path, WEB_CONCURRENCY="2")
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with Server(tmp_path, WEB_CONCURRENCY="2") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a running service with two workers, for tests that do not depend on what it stores."""
-    server = Server(tmp_path_factory.mktemp("shared"), WEB_CONCURRENCY="2")
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with Server(tmp_path_factory.mktemp("shared"), WEB_CONCURRENCY="2") as server:
+        yield server
 
 
 @pytest.fixture

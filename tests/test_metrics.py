@@ -34,19 +34,17 @@ def test_metrics_are_summed_over_workers(shared_server: Server) -> None:
 def test_replaced_models_and_dead_workers_are_no_longer_counted(
     tmp_path: Path, models: Path
 ) -> None:
-    server = Server(tmp_path, MODEL_DIR=str(models), WEB_CONCURRENCY="1")
-    server.wait_until_ready()
-    server.post()
-    version, graph = another_version(1)
-    publish(graph, models)
-    wait_until(lambda: version in workers_by_version(server))
-    assert workers_by_version(server) == {version: 1}
-    (worker,) = psutil.Process(server.process.pid).children()
-    worker.kill()
-    worker.wait()
-    assert workers_by_version(server) == {version: 1}
-    assert predictions(server) == 1
-    server.stop()
+    with Server(tmp_path, MODEL_DIR=str(models), WEB_CONCURRENCY="1") as server:
+        server.post()
+        version, graph = another_version(1)
+        publish(graph, models)
+        wait_until(lambda: version in workers_by_version(server))
+        assert workers_by_version(server) == {version: 1}
+        (worker,) = psutil.Process(server.process.pid).children()
+        worker.kill()
+        worker.wait()
+        assert workers_by_version(server) == {version: 1}
+        assert predictions(server) == 1
 
 
 def test_dashboard_uses_existing_metrics(shared_server: Server) -> None:

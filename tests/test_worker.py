@@ -32,12 +32,10 @@ def received(connection: socket.socket) -> bytes:
 
 def test_slow_clients_are_cut_off_and_delay_nobody(shared_server: Server) -> None:
     silent = [connect(shared_server, data) for data in UNFINISHED for _ in range(20)]
-    trickling = connect(shared_server, LONG)
-    clients = Clients(shared_server.port, 4, "no")
-    with trickling:
-        wait_until(lambda: not sends(trickling, b"a"))
-    answers = {received(connection)[:12] for connection in silent}
-    clients.stop()
+    with Clients(shared_server.port, 4, "no") as clients:
+        with connect(shared_server, LONG) as trickling:
+            wait_until(lambda: not sends(trickling, b"a"))
+        answers = {received(connection)[:12] for connection in silent}
     assert answers <= {b"", b"HTTP/1.1 400"}
     assert set(clients.statuses) == {200}
 
@@ -103,9 +101,8 @@ def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server)
 
 
 def test_no_request_is_cut_off_when_the_server_stops_under_load(server: Server) -> None:
-    clients = Clients(server.port, 8)
-    wait_until(lambda: len(clients.statuses) > 100)
-    server.stop()
-    clients.stop()
+    with Clients(server.port, 8) as clients:
+        wait_until(lambda: len(clients.statuses) > 100)
+        server.stop()
     assert set(clients.statuses) <= {201, REFUSED}
     assert CUT_OFF not in clients.statuses
