@@ -21,7 +21,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.clients import PREVIEW
-from tests.conftest import Server, free_port, new_database, wait_until
+from tests.conftest import LIMIT_S, Server, free_port, new_database, wait_until
 from tests.proxy import Proxy, fatal
 from tests.test_database import made
 from webapp.app import create_app
@@ -222,6 +222,21 @@ def test_locked_table_delays_a_flush(
     assert store.available
     store.flush()
     assert store.database.page(9) == rows[::-1]
+
+
+def test_statistics_do_not_wait_for_a_locked_table(worker: FlaskClient, proxy: Proxy) -> None:
+    statuses = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(worker.get("/api/stats").status_code))
+        for _ in range(3)
+    ]
+    with closing(psycopg2.connect(proxy.url)) as operator:
+        operator.cursor().execute("LOCK TABLE predictions")
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)  # half of the time that counting may take
+    assert statuses == [503] * 3
 
 
 # ---- full disks ------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Database:
         self._single = engine(STATEMENT_TIMEOUT_S, pool_size=2)
         self._reader = engine(STATEMENT_TIMEOUT_S, pool_size=2)
         self._writer = engine(STATEMENT_TIMEOUT_S, begin="write")
-        self._counter = engine(AGGREGATE_TIMEOUT_S, begin="snapshot")
+        self._counter = engine(AGGREGATE_TIMEOUT_S, begin="snapshot", pool_size=2)
         self._migrator = engine(MIGRATION_TIMEOUT_S, begin="write")
         self._is_sqlite = isinstance(target, Path)
         insert: Any = (sqlite if self._is_sqlite else postgresql).insert(predictions)

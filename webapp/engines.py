@@ -107,7 +107,7 @@ def _postgres_engine(
     # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
     limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
     if begin == "snapshot":  # counts may take long, but not because they wait for a lock
-        limit += f"SET LOCAL lock_timeout = {1000 * STATEMENT_TIMEOUT_S};"
+        limit += f"SET LOCAL lock_timeout = {1000 * STATEMENT_TIMEOUT_S:.0f};"
 
     @sa.event.listens_for(engine, "before_cursor_execute", retval=True)
     def _limit(

@@ -17,8 +17,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from webapp.database import BATCH, Database
-from webapp.engines import QueryTimeout, cause_of
+from webapp.database import BATCH, Database, Summary
+from webapp.engines import STATEMENT_TIMEOUT_S, QueryTimeout, cause_of
 from webapp.errors import NotFound, QueryRejected, StorageUnavailable
 from webapp.prediction import DailyCount, Deletion, Filters, LabelCount, Prediction, first_id
 
@@ -181,16 +181,27 @@ class PredictionStore:
         with suppress(StorageUnavailable):
             waiting = self.outbox.summaries()
         try:
-            with self._counting:
-                now = time.time()
-                if now >= self._recount_at:
-                    self._daily, self._counted_at = database.daily_counts(waiting), now
-                    is_slow = time.time() - now > CACHE_THRESHOLD_S
-                    self._recount_at = now + (CACHE_TTL_S if is_slow else 0)
-            return Counts(database.label_counts(waiting), self._daily, self._counted_at)
+            daily = self._daily_counts(database, waiting)
+            return Counts(database.label_counts(waiting), daily, self._counted_at)
         except StorageUnavailable as error:
             self._note(error)
             raise
+
+    def _daily_counts(self, database: Database, waiting: list[Summary]) -> list[DailyCount]:
+        """Return the cached counts unless they are old; one thread counts anew."""
+        if not self._counting.acquire(timeout=0 if self._counted_at else STATEMENT_TIMEOUT_S):
+            if not self._counted_at:
+                raise QueryTimeout("The predictions are being counted. Try again in a few seconds.")
+            return self._daily
+        try:
+            now = time.time()
+            if now >= self._recount_at:
+                self._daily, self._counted_at = database.daily_counts(waiting), now
+                is_slow = time.time() - now > CACHE_THRESHOLD_S
+                self._recount_at = now + (CACHE_TTL_S if is_slow else 0)
+            return self._daily
+        finally:
+            self._counting.release()
 
     # ---- availability and the outbox ---------------------------------------------------------
 
