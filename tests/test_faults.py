@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -166,12 +167,16 @@ def test_deletion_during_a_flush_deletes_everything(
     outbox.migrate()
     flushing, deleting = (PredictionStore(Database(database_target), outbox) for _ in range(2))
     flushing.database.migrate()
-    for _ in range(10):
+    duration = 0.0
+    for tenth in range(10):
         outbox.merge([made() for _ in range(800)])
+        started = time.monotonic()
         flush = threading.Thread(target=flushing.flush)
         flush.start()
+        time.sleep(duration * tenth / 10)  # at another moment of the flush each time
         deleting.delete(Deletion(before=made().id))
         flush.join()
+        duration = max(duration, time.monotonic() - started)
         assert (deleting.database.count(), outbox.count()) == (0, 0)
 
 
