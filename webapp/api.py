@@ -14,6 +14,7 @@ from PIL import Image
 
 from webapp import metrics, preprocess
 from webapp.auth import is_operator, new_id
+from webapp.engines import cause_of
 from webapp.errors import (
     BadRequest,
     Forbidden,
@@ -83,8 +84,9 @@ def _insert(prediction: Prediction) -> Prediction | None:
     try:
         with metrics.stage("store"):
             return services().store.insert(prediction)
-    except (StorageUnavailable, QueryRejected):  # the client still gets the answer, and is told
-        current_app.logger.exception("a prediction was not stored")
+    except (StorageUnavailable, QueryRejected) as error:
+        # The client still gets the answer, and is told.
+        current_app.logger.error("a prediction was not stored: %s", cause_of(error))
         return None
 
 

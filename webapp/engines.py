@@ -20,6 +20,8 @@ from webapp.errors import QueryRejected, StorageUnavailable
 STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
 AGGREGATE_TIMEOUT_S = 60  # counts over all rows
 MIGRATION_TIMEOUT_S = 86_400
+# After these errors a SQLite file is opened anew: it may have been replaced or become writable.
+REOPEN = re.compile("readonly|I/O error|malformed|not a database|no such table")
 SQLITE_STEPS = 100_000  # virtual machine instructions between two looks at the clock
 
 Target = str | Path  # a libpq URL, or the path of a SQLite file
@@ -167,6 +169,11 @@ def _sqlite_engine(
         deadline = time.monotonic() + timeout_s
         raw: Any = connection.connection.dbapi_connection
         raw.set_progress_handler(lambda: time.monotonic() > deadline, SQLITE_STEPS)
+
+    @sa.event.listens_for(engine, "handle_error")
+    def _reopen(context: sa.engine.ExceptionContext) -> None:
+        if REOPEN.search(str(context.original_exception)):
+            context.is_disconnect = True
 
     return engine
 
