@@ -24,6 +24,7 @@ from tests.conftest import ROOT, Server, environment, new_database, wait_until
 from tests.proxy import Proxy, fatal
 from tests.test_database import made
 from webapp.app import create_app
+from webapp.background import Background
 from webapp.database import Database
 from webapp.engines import describe
 from webapp.errors import StartupError
@@ -157,17 +158,56 @@ def test_name_of_the_data_directory_is_taken_literally(settings: Settings, name:
 
 
 @pytest.mark.parametrize("name", ["outbox.db", "journal.db"])
+@pytest.mark.parametrize("is_damaged_inside", [False, True])
 def test_corrupt_outbox_is_set_aside(
-    settings: Settings, name: str, caplog: pytest.LogCaptureFixture
+    settings: Settings, name: str, is_damaged_inside: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = settings.data_dir / name
-    path.write_bytes(b"garbage" * 1_000)
+    if is_damaged_inside:
+        fill(path)
+        damage(path)
+    else:
+        path.write_bytes(b"garbage" * 1_000)
+    content = path.read_bytes()
     check_and_migrate(settings)
     assert open_outbox(settings.data_dir).insert(made())
     (aside,) = settings.data_dir.glob(f"{path.stem}.corrupt-*.db")
-    assert aside.read_bytes() == b"garbage" * 1_000
+    assert aside.read_bytes() == content
     assert aside.name in caplog.text
     assert not (settings.data_dir / "journal.db").exists()
+
+
+def fill(path: Path) -> None:
+    """Create an outbox that takes more than the pages of its schema."""
+    outbox = Database(path)
+    outbox.migrate()
+    outbox.merge([made() for _ in range(99)])
+    outbox.dispose()
+
+
+def damage(path: Path) -> None:
+    """Overwrite all pages of a SQLite file but those with its schema."""
+    content = path.read_bytes()
+    path.write_bytes(content[: 12 * 4096] + b"x" * (len(content) - 12 * 4096))
+
+
+@pytest.mark.parametrize("change", [damage, Path.unlink])
+def test_outbox_is_replaced_while_the_service_runs(
+    settings: Settings, change: Callable[[Path], None]
+) -> None:
+    check_and_migrate(settings)
+    client = create_app(settings).test_client()
+    background = Background(services(client.application))
+    path = settings.data_dir / "outbox.db"
+    fill(path)
+    services(client.application).store.outbox.count()  # opens the file
+    change(path)
+    inode = path.exists() and path.stat().st_ino
+    background.start()
+    wait_until(lambda: path.exists() and path.stat().st_ino != inode)
+    wait_until(lambda: client.get("/readyz").json["outbox"] == "answers")
+    background.stop()
+    assert Database(path).insert(made())
 
 
 def test_outbox_of_the_previous_release_is_imported_once(settings: Settings) -> None:

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from webapp import metrics
-from webapp.engines import cause_of
+from webapp.engines import cause_of, is_corrupt
 from webapp.errors import QueryRejected, StartupError, StorageUnavailable
 from webapp.prediction import Deletion, first_id
-from webapp.services import OUTBOX_LOCK, OUTBOX_PAGES, Services
+from webapp.services import OUTBOX, OUTBOX_LOCK, OUTBOX_PAGES, Services
+from webapp.startup import prepare_outbox
 from webapp.store import TOMBSTONE_LIFETIME
 
 RELOAD_INTERVAL_S = 1
@@ -36,7 +38,7 @@ class Background:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stopping = threading.Event()
-        self._has_outbox = False
+        self._has_outbox, self._inode = False, 0
         self._cleanup_at = self._usage = 0.0
         self._threads = [
             threading.Thread(target=self._repeat, args=task, daemon=True)
@@ -51,8 +53,6 @@ class Background:
         """Load the model and start the threads. Raises StartupError."""
         self._services.model.load()
         store = self._services.store
-        with suppress(*EXPECTED):
-            self._has_outbox = store.outbox.is_migrated()
         with suppress(*EXPECTED):
             store.available = False
             store.available = store.database.is_migrated()
@@ -82,18 +82,28 @@ class Background:
                     log.error("%s failed: %s", name, failure, exc_info=is_bug)
 
     def _tend_outbox(self) -> None:
-        store = self._services.store
+        store, data_dir = self._services.store, self._services.settings.data_dir
+        if self._inode != (inode := _inode_of(data_dir / OUTBOX)):  # new, deleted or set aside
+            store.outbox.dispose()
+            self._inode, self._has_outbox = inode, False
+            with suppress(*EXPECTED):
+                self._has_outbox = store.outbox.is_migrated()
         if not store.available:
             store.probe()
         with self._only_process() as is_only:
             if not is_only:
                 return
-            if not self._has_outbox:  # the disk may have been full when the server started
-                store.outbox.migrate()
-                self._has_outbox = True
-            if store.available:
-                store.flush(lambda: not self._stopping.is_set())
-            self._report()
+            try:
+                if not self._has_outbox:
+                    prepare_outbox(data_dir)
+                    self._has_outbox = True
+                if store.available:
+                    store.flush(lambda: not self._stopping.is_set())
+                self._report()
+            except StorageUnavailable as error:
+                if is_corrupt(error):
+                    self._has_outbox = False
+                raise
 
     def _clean_up(self) -> None:
         store, days = self._services.store, self._services.settings.retention_days
@@ -126,3 +136,10 @@ class Background:
                 yield False
                 return
             yield True
+
+
+def _inode_of(path: Path) -> int:
+    """Return the number by which the file system knows a file, 0 if there is none."""
+    with suppress(OSError):
+        return path.stat().st_ino
+    return 0

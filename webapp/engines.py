@@ -20,8 +20,9 @@ from webapp.errors import QueryRejected, StorageUnavailable
 STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
 AGGREGATE_TIMEOUT_S = 60  # counts over all rows
 MIGRATION_TIMEOUT_S = 86_400
+CORRUPT = re.compile("malformed|not a database|no such table")
 # After these errors a SQLite file is opened anew: it may have been replaced or become writable.
-REOPEN = re.compile("readonly|I/O error|malformed|not a database|no such table")
+REOPEN = re.compile(f"readonly|I/O error|{CORRUPT.pattern}")
 SQLITE_STEPS = 100_000  # virtual machine instructions between two looks at the clock
 
 Target = str | Path  # a libpq URL, or the path of a SQLite file
@@ -208,6 +209,11 @@ def is_misconfigured(error: BaseException) -> bool:
     """Return whether a database refuses what DATABASE_URL says, now and later."""
     cause = error.__cause__ or error
     return bool(MISCONFIGURED.search(str(getattr(cause, "orig", cause))))
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Return whether a SQLite file has not the content that it should have."""
+    return bool(CORRUPT.search(cause_of(error)))
 
 
 @contextmanager

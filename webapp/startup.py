@@ -5,7 +5,8 @@ import hashlib
 import logging
 import os
 import secrets
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def check_and_migrate(settings: Settings) -> None:
     Model(settings.model_dir / GRAPH)
     is_available = migrate_database(settings)
     try:
-        prepare_outbox(settings.data_dir)
+        with open(settings.data_dir / OUTBOX_LOCK, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # several servers may start at the same time
+            prepare_outbox(settings.data_dir)
     except (StorageUnavailable, QueryRejected, OSError) as error:
         message = f"The outbox {settings.data_dir / OUTBOX} cannot be used: {cause_of(error)}."
         if not is_available:
@@ -95,35 +98,35 @@ def unusable(database: Target, error: Exception) -> StartupError:
 def prepare_outbox(data_dir: Path) -> None:
     """Create or upgrade the outbox; import the one of an earlier release; set aside a corrupt one.
 
-    Raises StorageUnavailable, QueryRejected or OSError.
+    For one process at a time. Raises StorageUnavailable, QueryRejected or OSError.
     """
-    with open(data_dir / OUTBOX_LOCK, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # several servers may start at the same time
-        outbox = open_outbox(data_dir)
-        if not _migrate_file(outbox, data_dir / OUTBOX):
-            outbox.migrate()
-        old_path = data_dir / OLD_OUTBOX
-        if old_path.is_file() and _migrate_file(old := Database(old_path), old_path):
-            while rows := old.oldest(BATCH):
-                outbox.merge(rows)
-                old.remove(rows)
-            old.dispose()
-            _rename(old_path, "imported")
-        outbox.dispose()
+    old_path = data_dir / OLD_OUTBOX
+    for path in (data_dir / OUTBOX, old_path):
+        if path.is_file() and (fault := _corruption(path)):
+            log.error("%s is corrupt: %s. Set aside as %s.", path, fault, _rename(path, "corrupt"))
+    outbox = open_outbox(data_dir)
+    outbox.migrate()
+    if old_path.is_file():
+        old = Database(old_path)
+        old.migrate()
+        while rows := old.oldest(BATCH):
+            outbox.merge(rows)
+            old.remove(rows)
+        old.dispose()
+        _rename(old_path, "imported")
+    outbox.dispose()
 
 
-def _migrate_file(database: Database, path: Path) -> bool:
-    """Migrate a SQLite file; return False if it was corrupt and has been set aside."""
+def _corruption(path: Path) -> str:
+    """Return what is wrong with the content of a SQLite file, or an empty string."""
     try:
-        database.migrate()
-    except StorageUnavailable as error:
-        if not any(text in cause_of(error) for text in ("not a database", "malformed")):
-            raise
-        database.dispose()
-        name = _rename(path, "corrupt")
-        log.error("%s is corrupt: %s. It was set aside as %s.", path, cause_of(error), name)
-        return False
-    return True
+        with closing(sqlite3.connect(path)) as file:
+            (fault,) = file.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # it cannot be read now, which says nothing of its content
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if fault == "ok" else str(fault)
 
 
 def _rename(path: Path, state: str) -> str:
