@@ -236,5 +236,6 @@ def models(tmp_path: Path) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make contract` try more than `make test` does."""
+    """Let generated tests try more than `make test` does."""
     parser.addoption("--max-examples", type=int, default=10, help="of each call, by schemathesis")
+    parser.addoption("--sequences", type=int, default=100, help="of operations on the store")

@@ -20,6 +20,7 @@ from webapp.errors import QueryRejected, StorageUnavailable
 STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
 AGGREGATE_TIMEOUT_S = 60  # counts over all rows
 MIGRATION_TIMEOUT_S = 86_400
+ANSWER_GRACE_S = 1  # the server's own limit comes first, because its error says more
 CORRUPT = re.compile("malformed|not a database|no such table")
 # After these errors a SQLite file is opened anew: it may have been replaced or become writable.
 REOPEN = re.compile(f"readonly|I/O error|{CORRUPT.pattern}")
@@ -126,8 +127,7 @@ def _wait(connection: extensions.connection) -> None:
     timeout_s = getattr(connection, "timeout_s", MIGRATION_TIMEOUT_S)
     if connection.status == extensions.STATUS_SETUP:  # it is not connected yet
         timeout_s = STATEMENT_TIMEOUT_S
-    timeout_s += 1  # more than the server's own limit, whose error says more
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s + ANSWER_GRACE_S
     while (state := connection.poll()) != extensions.POLL_OK:
         wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
         poller = select.poll()
