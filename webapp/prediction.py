@@ -4,9 +4,11 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def new_prediction(
 
 def first_id(time: datetime) -> str:
     """Return the smallest id that a prediction made at `time` can have."""
-    return _uuid7(max(0, round(time.timestamp() * 1000)) * 1_000_000, 0)
+    time_ms = max(0, (time - EPOCH) // timedelta(milliseconds=1))  # exact, unlike a float
+    return _uuid7(time_ms * 1_000_000, 0)
 
 
 _last_ns = 0
