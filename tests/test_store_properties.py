@@ -315,7 +315,7 @@ class Stores(RuleBasedStateMachine):
             if waited and isinstance(error, StorageUnavailable):
                 assert self.had_outbox_fault
             else:
-                assert self.had_fault or self.had_outbox_fault and id_ not in before[-1]
+                assert self.had_fault or (self.had_outbox_fault and id_ not in before[-1])
             return
         assert found.id == id_
         assert found.true_digit == digit
@@ -392,8 +392,8 @@ class Stores(RuleBasedStateMachine):
     def list_since(self, store: int, number: int, is_until: bool) -> None:
         """List what was made since or until some prediction was."""
         if row := self.row(number):
-            name = "until" if is_until else "since"
-            self.read_list(store, 2, Filters(**{name: row.made.created_at}))
+            made = row.made.created_at
+            self.read_list(store, 2, Filters(until=made) if is_until else Filters(since=made))
 
     def read_list(self, store: int, limit: int, filters: Filters) -> None:
         """List predictions, page by page."""
@@ -500,7 +500,7 @@ class Stores(RuleBasedStateMachine):
 
     @invariant()
     def lists_are_right(self) -> None:
-        """A store lists what it should; another one each time."""
+        """Compare the list of one store, another one each time."""
         if self.database.fault in (None, "away"):
             self.checked = (self.checked + 1) % len(STORES)
             self.read_list(self.checked, 100, Filters())
@@ -660,7 +660,7 @@ def test_store_keeps_its_promises(
         database = FaultyPostgres(new_database(postgres), postgres("postgres"))
     with _outboxes(tmp_path) as outboxes:
         run_state_machine_as_test(
-            lambda: Stores(World(database, outboxes)),
+            lambda: Stores(World(database, outboxes)),  # type: ignore[arg-type]  # it may be one
             settings=settings(
                 max_examples=request.config.getoption("--sequences"),
                 stateful_step_count=30,

@@ -1,11 +1,10 @@
 """All SQL: the tables of predictions and deletions, in Postgres or in a SQLite file."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,7 +14,6 @@ from webapp.engines import (
     AGGREGATE_TIMEOUT_S,
     MIGRATION_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
-    ConnectionLost,
     Target,
     enable_wal,
     make_engine,
@@ -96,26 +94,6 @@ class Summary(NamedTuple):
     true_digit: int | None
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Method = Callable[Concatenate["Database", P], R]
-
-
-def _database_call(method: Method[P, R]) -> Method[P, R]:
-    """Translate the driver's errors, and try again if only a pooled connection was dead."""
-
-    @wraps(method)
-    def call(self: "Database", *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            with translate_errors():
-                return method(self, *args, **kwargs)
-        except ConnectionLost:
-            with translate_errors():
-                return method(self, *args, **kwargs)
-
-    return cast(Method[P, R], call)
-
-
 class Database:
     """Predictions and tombstones in one database. Create it after the process has forked.
 
@@ -154,7 +132,7 @@ class Database:
 
     # ---- schema ------------------------------------------------------------------------------
 
-    @_database_call
+    @translate_errors()
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises StartupError if a newer release made it."""
         try:
@@ -171,7 +149,7 @@ class Database:
         for engine in (self._single, self._reader, self._writer, self._counter, self._migrator):
             engine.dispose()
 
-    @_database_call
+    @translate_errors()
     def is_migrated(self) -> bool:
         """Return whether the schema is that of this release."""
         with self._reader.connect() as connection:
@@ -179,7 +157,7 @@ class Database:
             query = "SELECT version_num FROM alembic_version"
             return has_version and connection.exec_driver_sql(query).scalar() == HEAD
 
-    @_database_call
+    @translate_errors()
     def check(self) -> None:
         """Insert a row and delete it again in one transaction, which commits: a real write."""
         row = new_prediction(PROBE, "", bytes(784), "")
@@ -189,23 +167,23 @@ class Database:
 
     # ---- one row -----------------------------------------------------------------------------
 
-    @_database_call
+    @translate_errors()
     def insert(self, prediction: Prediction) -> bool:
         """Store a prediction; return False if its id or idempotency key is stored already."""
         with self._single.connect() as connection:
             return connection.execute(self._insert, vars(prediction)).rowcount == 1
 
-    @_database_call
+    @translate_errors()
     def get(self, id_: str) -> Prediction | None:
         """Return one prediction."""
         return self._first(predictions.c.id == id_)
 
-    @_database_call
+    @translate_errors()
     def find_key(self, idempotency_key: str) -> Prediction | None:
         """Return the prediction that was stored with this idempotency key."""
         return self._first(predictions.c.idempotency_key == idempotency_key)
 
-    @_database_call
+    @translate_errors()
     def label(
         self, id_: str, digit: int | None, labelled_by: str, revision: int
     ) -> Prediction | None:
@@ -232,7 +210,7 @@ class Database:
 
     # ---- many rows ---------------------------------------------------------------------------
 
-    @_database_call
+    @translate_errors()
     def page(
         self, limit: int, before: str | None = None, filters: Filters | None = None
     ) -> list[Prediction]:
@@ -244,7 +222,7 @@ class Database:
         with self._reader.connect() as connection:
             return [Prediction(**row._mapping) for row in connection.execute(query)]
 
-    @_database_call
+    @translate_errors()
     def oldest(
         self, limit: int, since: str | None = None, without: Collection[str] = ()
     ) -> list[Prediction]:
@@ -257,7 +235,7 @@ class Database:
             rows = connection.execute(query.order_by(row.id).limit(limit))
             return [Prediction(**row._mapping) for row in rows]
 
-    @_database_call
+    @translate_errors()
     def merge(self, rows: Sequence[Prediction]) -> None:
         """Store rows of an outbox, without those that were deleted; a newer label replaces one."""
         with self._writer.begin() as connection:
@@ -266,13 +244,13 @@ class Database:
             if kept := [vars(row) for row in rows if row.id not in deleted]:
                 connection.execute(self._merge, kept)
 
-    @_database_call
+    @translate_errors()
     def deleted(self, rows: Sequence[Prediction]) -> set[str]:
         """Return the ids of those predictions that a tombstone covers."""
         with self._reader.connect() as connection:
             return self._deleted(connection, rows)
 
-    @_database_call
+    @translate_errors()
     def remove(self, rows: Sequence[Prediction]) -> None:
         """Delete rows that were stored elsewhere, without those labelled in the meantime."""
         row = predictions.c
@@ -282,7 +260,7 @@ class Database:
         with self._writer.begin() as connection:
             connection.execute(query, [{"of": r.id, "revision": r.label_revision} for r in rows])
 
-    @_database_call
+    @translate_errors()
     def delete(self, deletion: Deletion, *, tombstone: bool = True) -> int:
         """Delete predictions and write a tombstone; return how many there were.
 
@@ -302,7 +280,7 @@ class Database:
             total += count
         return total
 
-    @_database_call
+    @translate_errors()
     def expire(self, before: datetime) -> None:
         """Release what is only kept for a while: old tombstones, and idempotency keys of a day."""
         row, day_ago = predictions.c, first_id(datetime.now(UTC) - timedelta(days=1))
@@ -313,14 +291,14 @@ class Database:
 
     # ---- counts ------------------------------------------------------------------------------
 
-    @_database_call
+    @translate_errors()
     def count(self) -> int:
         """Return how many predictions there are."""
         query = sa.select(sa.func.count()).select_from(predictions)
         with self._reader.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    @_database_call
+    @translate_errors()
     def used_pages(self) -> int:
         """Return how many pages of a SQLite file are in use."""
         with self._reader.connect() as connection:
@@ -330,7 +308,7 @@ class Database:
             )
         return int(total) - int(free)
 
-    @_database_call
+    @translate_errors()
     def summaries(self) -> list[Summary]:
         """Return what the counts need to know about every prediction, for a small database."""
         row = predictions.c
@@ -340,7 +318,7 @@ class Database:
         with self._reader.connect() as connection:
             return [Summary(*found) for found in connection.execute(query)]
 
-    @_database_call
+    @translate_errors()
     def label_counts(self, others: Iterable[Summary] = ()) -> list[LabelCount]:
         """Count the labelled predictions by model, answer and label, and others not stored here."""
         row = predictions.c
@@ -349,7 +327,7 @@ class Database:
         counts = self._counts(columns, row.true_digit.is_not(None), labelled, slice(2, 5))
         return [LabelCount(key[0], key[1], key[2], number) for key, number in counts]
 
-    @_database_call
+    @translate_errors()
     def daily_counts(self, others: Iterable[Summary] = ()) -> list[DailyCount]:
         """Count all predictions by day, model and answer, and others that are not stored here."""
         columns = (self._day(), predictions.c.model_version, predictions.c.predicted_digit)

@@ -40,10 +40,6 @@ class NoAnswer(psycopg2.OperationalError):
     """The server did not answer in time."""
 
 
-class ConnectionLost(StorageUnavailable):
-    """A connection turned out to be dead, for example because the server ended it while idle."""
-
-
 class QueryTimeout(QueryRejected):
     """The database was busy or took too long; it may accept the same query later."""
 
@@ -107,6 +103,20 @@ def _postgres_engine(
     if begin is None:
         options["pool_reset_on_return"] = None
     engine = sa.create_engine("postgresql+psycopg2://", creator=connect, **options)
+
+    @sa.event.listens_for(engine, "checkout")
+    def _discard_if_dead(
+        connection: extensions.connection, record: sa.PoolProxiedConnection, _: object
+    ) -> None:
+        # A server has nothing to say to an idle connection, unless it closes it. To find that out
+        # before the next statement costs no round trip, and no doubt whether it was executed.
+        if record.info.setdefault("was_used", False):
+            poller = select.poll()
+            poller.register(connection.fileno(), select.POLLIN)
+            if poller.poll(0):
+                raise exc.DisconnectionError
+        record.info["was_used"] = True
+
     # The server stops a statement whose client has given up. A setting of the connection would not
     # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
     limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
@@ -229,8 +239,6 @@ def translate_errors() -> Iterator[None]:
         cause = error.orig
         if isinstance(cause, QueryCanceled | LockNotAvailable) or str(cause) == "interrupted":
             raise QueryTimeout("The query took too long. Ask for less.") from error
-        if error.connection_invalidated and not isinstance(cause, NoAnswer):
-            raise ConnectionLost from error
         raise StorageUnavailable from error
     except (exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a message in another encoding
         raise StorageUnavailable from error

@@ -12,10 +12,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from webapp.database import BATCH, Database, Summary
 from webapp.engines import STATEMENT_TIMEOUT_S, QueryTimeout, cause_of
@@ -27,6 +27,9 @@ CACHE_THRESHOLD_S = 0.02  # a count that takes longer is cached
 CACHE_TTL_S = 60
 
 FAILURES = (StorageUnavailable, QueryRejected)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 log = logging.getLogger("webapp")
 
@@ -77,29 +80,23 @@ class PredictionStore:
     def insert(self, prediction: Prediction) -> Prediction:
         """Store a prediction durably; return it, or the earlier one with its idempotency key."""
         key = prediction.idempotency_key
-        if key and (earlier := self._find_key(key)):
+        if key and (earlier := self._ask_outbox(self.outbox.find_key, key)):
             return earlier
-        try:
-            database = self._database()
-            return prediction if database.insert(prediction) else self._stored(database, prediction)
-        except FAILURES as error:
-            self._note(error)
-        inserted = self.outbox.insert(prediction)
-        return prediction if inserted else self._stored(self.outbox, prediction)
+        with suppress(*FAILURES), self._database() as database:
+            return _insert(database, prediction)
+        return _insert(self.outbox, prediction)
 
     def get(self, id_: str) -> Prediction:
         """Return a prediction with its newest label. Raises NotFound."""
-        waiting = self._waiting(id_)
+        stored, waiting = None, self._ask_outbox(self.outbox.get, id_)
         try:
-            database = self._database()
-            stored = database.get(id_)
-            if waiting and not stored and database.deleted([waiting]):
-                waiting = None
-        except StorageUnavailable as error:
-            self._note(error)
+            with self._database() as database:
+                stored = database.get(id_)
+                if waiting and not stored and database.deleted([waiting]):
+                    waiting = None
+        except StorageUnavailable:
             if not waiting:
                 raise
-            stored = None
         found = _newest([row for row in (waiting, stored) if row])
         if not found:
             raise NotFound("There is no such prediction.")
@@ -107,24 +104,18 @@ class PredictionStore:
 
     def label(self, id_: str, digit: int | None, labelled_by: str) -> Prediction:
         """Set or remove a label; return the row. Raises NotFound: a label never creates a row."""
-        waiting = self._waiting(id_)
+        waiting = self._ask_outbox(self.outbox.get, id_)
         revision = waiting.label_revision if waiting else 0
-        try:
-            database = self._database()
+        with suppress(StorageUnavailable), self._database() as database:
             if waiting and database.deleted([waiting]):
                 raise NotFound("There is no such prediction.")
             if found := database.label(id_, digit, labelled_by, revision):
-                if waiting:
-                    with suppress(StorageUnavailable):  # its revision is lower: it changes nothing
-                        self.outbox.delete(Deletion(id_), tombstone=False)
                 return found
-        except StorageUnavailable as error:
-            self._note(error)
         if found := self.outbox.label(id_, digit, labelled_by, revision):
             return found
-        # It may have been flushed between the two.
-        if found := self._database().label(id_, digit, labelled_by, revision):
-            return found
+        with self._database() as database:  # it may have been flushed between the two
+            if found := database.label(id_, digit, labelled_by, revision):
+                return found
         raise NotFound("There is no such prediction.")
 
     # ---- many predictions --------------------------------------------------------------------
@@ -132,15 +123,16 @@ class PredictionStore:
     def page(self, limit: int, before: str | None = None, filters: Filters | None = None) -> Page:
         """Return the newest predictions whose id is smaller than `before`."""
         # The outbox first: a row that is flushed meanwhile is found twice rather than not at all.
-        rows = self._outbox_page(limit + 1, before, filters)
+        rows = self._ask_outbox(self.outbox.page, limit + 1, before, filters)
         partial = False
         try:
-            database = self._database()
-            deleted = database.deleted(rows) if rows else ()
-            rows = [row for row in rows if row.id not in deleted]
-            rows += database.page(limit + 1, before, filters)
-        except StorageUnavailable as error:
-            self._note(error)
+            with self._database() as database:
+                deleted = database.deleted(rows) if rows else ()
+                rows = [row for row in rows or () if row.id not in deleted]
+                rows += database.page(limit + 1, before, filters)
+        except StorageUnavailable:
+            if rows is None:
+                raise
             partial = True
         rows = _newest(rows)
         return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, partial)
@@ -165,27 +157,17 @@ class PredictionStore:
 
     def delete(self, deletion: Deletion) -> int:
         """Delete predictions for good; return how many there were."""
-        try:
-            deleted = self._database().delete(deletion)
-        except StorageUnavailable as error:
-            self._note(error)
-            raise
-        with suppress(StorageUnavailable):  # the tombstone keeps them from coming back
-            deleted += self.outbox.delete(deletion, tombstone=False)
-        return deleted
+        with self._database() as database:
+            deleted = database.delete(deletion)
+        # The tombstone keeps those from coming back that an outbox does not delete.
+        return deleted + (self._ask_outbox(self.outbox.delete, deletion, tombstone=False) or 0)
 
     def counts(self) -> Counts:
         """Count the labelled predictions, now, and all of them, at most CACHE_TTL_S ago."""
-        database = self._database()
-        waiting = []
-        with suppress(StorageUnavailable):
-            waiting = self.outbox.summaries()
-        try:
+        waiting = self._ask_outbox(self.outbox.summaries) or []
+        with self._database() as database:
             daily = self._daily_counts(database, waiting)
             return Counts(database.label_counts(waiting), daily, self._counted_at)
-        except StorageUnavailable as error:
-            self._note(error)
-            raise
 
     def _daily_counts(self, database: Database, waiting: list[Summary]) -> list[DailyCount]:
         """Return the cached counts unless they are old; one thread counts anew."""
@@ -221,9 +203,9 @@ class PredictionStore:
         database = outbox = "answers"
         waiting, since = None, None
         try:
-            self._database().check()
-        except FAILURES as error:
-            self._note(error)
+            with self._database() as available:
+                available.check()
+        except FAILURES:
             database = "unavailable: predictions go to the outbox"
         try:
             self.outbox.check()
@@ -243,10 +225,8 @@ class PredictionStore:
 
     def _flush_rows(self, rows: list[Prediction]) -> None:
         try:
-            self.database.merge(rows)
-        except StorageUnavailable as error:
-            self._note(error)
-            raise
+            with self._database() as database:
+                database.merge(rows)
         except QueryTimeout:  # for example because an operator has locked the table
             raise
         except QueryRejected as error:
@@ -262,16 +242,16 @@ class PredictionStore:
         self.outbox.remove(rows)
         log.info("flushed %d predictions from the outbox", len(rows))
 
-    def _database(self) -> Database:
-        """Return the database. Raises StorageUnavailable if it is known to be unavailable."""
+    @contextmanager
+    def _database(self) -> Iterator[Database]:
+        """Return the database, and note when it turns out to be unavailable."""
         if not self.available:
             raise StorageUnavailable
-        return self.database
-
-    def _note(self, error: Exception) -> None:
-        """Remember that the database is unavailable; a query that was too slow says nothing."""
-        if isinstance(error, StorageUnavailable) and error.__cause__:
+        try:
+            yield self.database
+        except StorageUnavailable as error:
             self._set_available(False, error)
+            raise
 
     def _set_available(self, available: bool, error: Exception | None = None) -> None:
         if available != self.available:
@@ -282,30 +262,20 @@ class PredictionStore:
                 log.warning("the database is unavailable, predictions go to the outbox: %s", cause)
         self.available = available
 
-    def _waiting(self, id_: str) -> Prediction | None:
+    @staticmethod
+    def _ask_outbox(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Call a method of the outbox; None if that is broken: the database may do without it."""
         with suppress(StorageUnavailable):
-            return self.outbox.get(id_)
+            return method(*args, **kwargs)
         return None
 
-    def _outbox_page(
-        self, limit: int, before: str | None, filters: Filters | None
-    ) -> list[Prediction]:
-        try:
-            return self.outbox.page(limit, before, filters)
-        except StorageUnavailable:
-            if not self.available:
-                raise
-            return []  # a broken outbox is no reason to do without the database
 
-    def _find_key(self, key: str) -> Prediction | None:
-        with suppress(StorageUnavailable):
-            return self.outbox.find_key(key)
-        return None
-
-    def _stored(self, database: Database, prediction: Prediction) -> Prediction:
-        """Return what an earlier attempt stored, whose answer was lost."""
-        key = prediction.idempotency_key
-        return (database.find_key(key) if key else None) or prediction
+def _insert(database: Database, prediction: Prediction) -> Prediction:
+    """Insert a prediction; return it, or what an earlier attempt stored, whose answer was lost."""
+    if database.insert(prediction):
+        return prediction
+    key = prediction.idempotency_key
+    return (database.find_key(key) if key else None) or prediction
 
 
 def _newest(rows: list[Prediction]) -> list[Prediction]:
