@@ -1,6 +1,7 @@
 """Faults of a running service: outages, full disks, ended connections."""
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -25,6 +26,7 @@ from tests.clients import PREVIEW
 from tests.conftest import LIMIT_S, Server, free_port, new_database, wait_until
 from tests.proxy import Proxy, fatal
 from tests.test_database import made
+from webapp import logs
 from webapp.app import create_app
 from webapp.background import Background
 from webapp.database import Database
@@ -394,6 +396,31 @@ def is_listening(port: int) -> bool:
     """Return whether a port accepts connections."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+# ---- logs ------------------------------------------------------------------------------------
+
+
+def test_log_lines_are_dropped_while_nobody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.logs.WRITE_TIMEOUT_S", 0)
+    monkeypatch.setattr("webapp.logs.RETRY_INTERVAL_S", 0)
+    reader, writer = os.pipe()
+    handler = logs.Handler()
+    with open(writer, "w") as stream, open(reader, "rb", buffering=0) as collector:
+        handler.setStream(stream)
+        thread = threading.Thread(target=log_lines, args=(handler, 99 * "x", 2_000), daemon=True)
+        thread.start()
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+        assert set(collector.read(200_000)) == set(b"x\n")
+        log_lines(handler, "read again", 1)
+        assert collector.read(200_000) == b"read again\n"
+
+
+def log_lines(handler: logging.Handler, message: str, count: int) -> None:
+    """Log a message several times."""
+    for _ in range(count):
+        handler.handle(logging.makeLogRecord({"msg": message}))
 
 
 # ---- idempotency keys ------------------------------------------------------------------------

@@ -3,15 +3,19 @@
 import json
 import logging
 import re
+import select
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 from uuid import uuid4
 
 from flask import Flask, Response, g, has_request_context, request
 
 from webapp.limits import HEALTH_PATHS
+
+WRITE_TIMEOUT_S = 0.1  # that a line waits for the reader of a pipe
+RETRY_INTERVAL_S = 1
 
 log = logging.getLogger("webapp.requests")
 
@@ -31,6 +35,26 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes to stderr; drops lines while nobody reads it, instead of waiting.
+
+    Otherwise a log collector that hangs would hold up all requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_try = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, within WRITE_TIMEOUT_S."""
+        if time.monotonic() < self._next_try:
+            return
+        if select.select((), (self.stream,), (), WRITE_TIMEOUT_S)[1]:
+            super().emit(record)
+        else:
+            self._next_try = time.monotonic() + RETRY_INTERVAL_S
+
+
 def config(level: str) -> dict[str, Any]:
     """Return the configuration for logging.config.dictConfig."""
     text = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
@@ -38,7 +62,7 @@ def config(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"lines": text if sys.stderr.isatty() else {"()": JsonLines}},
-        "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "handlers": {"lines": {"class": "webapp.logs.Handler", "formatter": "lines"}},
         "root": {"level": level.upper(), "handlers": ["lines"]},
         "loggers": {
             "gunicorn.error": {"level": level.upper(), "propagate": True},
