@@ -19,7 +19,18 @@ from webapp.worker import Worker
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+MIN_FREE_BYTES = 16 * 1024 * 1024
+
 settings = read_settings()
+
+
+def _has_room(folder: str) -> bool:
+    """Return whether files can be written: a full /dev/shm ends processes with SIGBUS."""
+    if not os.access(folder, os.W_OK):
+        return False
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize >= MIN_FREE_BYTES
+
 
 wsgi_app = "webapp.app:create_app()"
 host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6 has colons too
@@ -36,7 +47,7 @@ logconfig_dict = logs.config(settings.log_level)
 forwarded_allow_ips = ""  # webapp/app.py knows which proxies to trust
 control_socket_disable = True  # it would need a home to write to
 # A heartbeat on a disk can stall behind the disk.
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+worker_tmp_dir = "/dev/shm" if _has_room("/dev/shm") else None
 
 
 class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
@@ -86,6 +97,15 @@ def _prepare() -> None:
 def _remove_folder(folder: str, owner_pid: int) -> None:
     if os.getpid() == owner_pid:  # not in a worker, which inherits what runs at exit
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def post_fork(arbiter: Arbiter, worker: Worker) -> None:
+    """Keep the metrics of a worker apart if there is no room where the others have theirs."""
+    if not _has_room(os.environ["PROMETHEUS_MULTIPROC_DIR"]):
+        folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-")
+        atexit.register(_remove_folder, folder, os.getpid())
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        worker.log.error("there is no room for metrics: those of this worker are not summed up")
 
 
 def post_worker_init(worker: Worker) -> None:
