@@ -104,19 +104,7 @@ def _postgres_engine(
         options["pool_reset_on_return"] = None
     engine = sa.create_engine("postgresql+psycopg2://", creator=connect, **options)
 
-    @sa.event.listens_for(engine, "checkout")
-    def _discard_if_dead(
-        connection: extensions.connection, record: sa.PoolProxiedConnection, _: object
-    ) -> None:
-        # A server has nothing to say to an idle connection, unless it closes it. To find that out
-        # before the next statement costs no round trip, and no doubt whether it was executed.
-        if record.info.setdefault("was_used", False):
-            poller = select.poll()
-            poller.register(connection.fileno(), select.POLLIN)
-            if poller.poll(0):
-                raise exc.DisconnectionError
-        record.info["was_used"] = True
-
+    sa.event.listen(engine, "checkout", _discard_if_dead)
     # The server stops a statement whose client has given up. A setting of the connection would not
     # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
     limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
@@ -130,6 +118,21 @@ def _postgres_engine(
         return (statement if many else limit + statement), parameters
 
     return engine
+
+
+def _discard_if_dead(
+    connection: extensions.connection, record: sa.PoolProxiedConnection, _: object
+) -> None:
+    """Replace an idle connection that can be read from: the server has closed it.
+
+    To find that out before the next statement leaves no doubt whether that was executed.
+    """
+    if record.info.setdefault("was_used", False):
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN)
+        if poller.poll(0):
+            raise exc.DisconnectionError
+    record.info["was_used"] = True
 
 
 def _wait(connection: extensions.connection) -> None:
