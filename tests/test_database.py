@@ -88,7 +88,9 @@ def test_merge_keeps_the_newer_label(
 ) -> None:
     prediction = made()
     insert(database, replace(prediction, true_digit=3, label_revision=stored))
-    database.merge([replace(prediction, true_digit=5, label_revision=merged), made()])
+    labelled_at = datetime.now(UTC) if merged else None
+    waiting = replace(prediction, true_digit=5, label_revision=merged, labelled_at=labelled_at)
+    database.merge([waiting, made()])
     found = database.get(prediction.id)
     assert found
     assert found.true_digit == kept

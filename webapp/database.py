@@ -124,11 +124,13 @@ class Database:
         insert: Any = (sqlite if self._is_sqlite else postgresql).insert(predictions)
         self._insert = insert.on_conflict_do_nothing()
         new = insert.excluded
+        # RETURNING, and no literal, let SQLAlchemy send all rows in one statement.
         self._merge = insert.on_conflict_do_update(
             index_elements=["id"],
             set_={name: new[name] for name in LABEL_COLUMNS},
-            where=(new.label_revision > 0) & (new.label_revision >= predictions.c.label_revision),
-        )
+            where=(new.label_revision >= predictions.c.label_revision)
+            & new.labelled_at.is_not(None),
+        ).returning(predictions.c.id)
 
     # ---- schema ------------------------------------------------------------------------------
 
