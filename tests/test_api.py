@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from werkzeug.test import TestResponse
 
 from tests.pictures import encoded, seven
 from webapp.app import create_app
+from webapp.engines import Target
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 
@@ -659,7 +661,17 @@ def test_command_line_refuses_what_it_does_not_understand(
     assert listed(client) == [id_]
 
 
-def test_command_line_makes_the_database_it_needs(settings: Settings) -> None:
+def test_creating_the_application_starts_no_thread_and_writes_no_file(settings: Settings) -> None:
+    threads = threading.enumerate()
+    create_app(settings)
+    assert threading.enumerate() == threads
+    assert not [*settings.data_dir.iterdir()]
+
+
+def test_command_line_makes_the_database_it_needs_without_a_model(
+    settings: Settings, database_target: Target
+) -> None:
+    settings = replace(settings, database=database_target, model_dir=settings.data_dir)
     result = create_app(settings).test_cli_runner().invoke(args=["predictions", "stats"])
     assert json.loads(result.output)["predictions"] == 0
 

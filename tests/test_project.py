@@ -3,6 +3,8 @@
 import ast
 import re
 import shlex
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,6 +82,21 @@ def test_readme_names_every_command(app: Flask) -> None:
 def test_contributing_names_every_test_file() -> None:
     named = re.findall(r"`tests/(test_\w+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert {*named} == {path.name for path in ROOT.glob("tests/test_*.py")}
+
+
+def test_modules_of_the_service_import_each_other_without_cycles() -> None:
+    imports = {path.stem: set(imported(path)) for path in ROOT.glob("webapp/*.py")}
+    assert imports["api"] > {"auth", "metrics", "preprocess"}
+    assert {*TopologicalSorter(imports).static_order()} == imports.keys()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Return the modules of the service that a file imports, in whichever function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "webapp":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("webapp."):
+            yield str(node.module).split(".")[1]
 
 
 def test_functions_are_short() -> None:
