@@ -238,4 +238,5 @@ def models(tmp_path: Path) -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let generated tests try more than `make test` does."""
     parser.addoption("--max-examples", type=int, default=10, help="of each call, by schemathesis")
-    parser.addoption("--sequences", type=int, default=100, help="of operations on the store")
+    parser.addoption("--sequences", type=int, default=60, help="of operations on the store")
+    parser.addoption("--steps", type=int, default=10, help="of each sequence")

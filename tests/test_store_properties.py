@@ -663,7 +663,7 @@ def test_store_keeps_its_promises(
             lambda: Stores(World(database, outboxes)),  # type: ignore[arg-type]  # it may be one
             settings=settings(
                 max_examples=request.config.getoption("--sequences"),
-                stateful_step_count=30,
+                stateful_step_count=request.config.getoption("--steps"),
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
