@@ -65,7 +65,7 @@ def test_empty_value_counts_as_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "field", "value"),
     [
-        ("HOST", "::1", "host", "::1"),
+        *[("HOST", text, "host", "::1") for text in ("::1", "[::1]")],
         ("PORT", "1", "port", 1),
         ("PORT", " 65535 ", "port", 65535),
         ("DATA_DIR", "/data", "data_dir", Path("/data")),
@@ -96,6 +96,7 @@ def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "texts"),
     [
+        ("HOST", ["x86_64-conda-linux-gnu", "[::1", "999.0.0.1"]),
         ("PORT", ["80a", "0", "65536", "-1", "8_000", "٣", "80.0"]),
         ("WEB_CONCURRENCY", ["0", "257", "1_0", "auto"]),
         ("TRUSTED_PROXIES", ["10", "-1", "on"]),

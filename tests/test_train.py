@@ -2,7 +2,11 @@
 
 import base64
 import json
+import socket
+import sys
+import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +16,8 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from train import ablation
+from train.__main__ import main as train
 from train.augment import random_affine
 from train.data import OUTLIER, Digits, Splits, TrainingSet, load_mnist
 from train.drawings import (
@@ -106,6 +112,69 @@ def test_missing_drawings_are_downloaded_unpacked_and_checked(tmp_path: Path) ->
     with pytest.raises(ValueError, match="not the published"):
         read_drawings(file, source=(tmp_path / "81.zip").as_uri())
     assert file.read_text() == "as published"
+
+
+@pytest.mark.parametrize("answer", [b"<html>Not found</html>", b"PK"])
+def test_source_without_the_drawings_is_reported(tmp_path: Path, answer: bytes) -> None:
+    (tmp_path / "81.zip").write_bytes(answer)
+    with pytest.raises(ValueError, match=r"81\.zip did not answer with the pen strokes: .+"):
+        read_drawings(tmp_path / "strokes", source=(tmp_path / "81.zip").as_uri())
+    assert not (tmp_path / "strokes").exists()
+
+
+def test_download_that_breaks_off_is_reported(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = threading.Thread(target=break_off, args=(listener,))
+        server.start()
+        with pytest.raises(ValueError, match="did not answer with the pen strokes"):
+            read_drawings(tmp_path / "strokes", source=url)
+        server.join()
+
+
+def break_off(listener: socket.socket) -> None:
+    """Send less than announced to the first client."""
+    with listener.accept()[0] as connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nPK")
+
+
+@pytest.mark.parametrize("command", [train, ablation.main])
+def test_files_that_are_not_those_of_mnist_are_reported(
+    command: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (folder / f"{part}-ubyte").write_text("<html>Not found</html>")
+    monkeypatch.setattr(sys, "argv", ["train", "--data", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"could not be loaded: the files in .* are not those of M"
+    ):
+        command()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--epochs", "0", "epochs should be greater than 0, but is 0"),
+        ("--batch-size", "-1", "batch_size should be greater than 0, but is -1"),
+        ("--learning-rate", "nan", "learning_rate should be greater than 0, but is nan"),
+        ("--outliers-per-epoch", "-1", "outliers_per_epoch should be 0 or greater, but is -1"),
+        ("--device", "toaster", "the device toaster cannot be used"),
+    ],
+)
+def test_options_are_checked_before_anything_is_loaded(
+    option: str,
+    value: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--data", "/nowhere", option, value])
+    with pytest.raises(SystemExit):
+        train()
+    assert message in capsys.readouterr().err
 
 
 def test_published_drawings_are_complete(drawings_file: Path) -> None:

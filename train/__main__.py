@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,25 +19,18 @@ from train.settings import Settings
 
 def main() -> None:
     """Train a model, evaluate it, and write the folder of the run."""
-    options = _parse()
-    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    device = choose_device(options.device)
+    options, settings = _parse()
     drawings = options.drawings or default_drawings_file(options.data)
-    try:
+    with loading():
         splits = load(options.data, drawings, settings)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(
-            f"The training data could not be loaded: {error}\n"
-            "To use local copies instead of downloading them, set --data and --drawings."
-        )
 
     print(f"train  {len(splits.train):,}")
     for split, parts in (("val", splits.val), ("test", splits.test), ("ood", splits.ood)):
         print(f"{split:6} " + "; ".join(f"{name} {len(part):,}" for name, part in parts.items()))
-    print(f"device {device}", flush=True)
+    print(f"device {options.device}", flush=True)
 
     folder = options.runs / time.strftime("%Y%m%d-%H%M%S")
-    model = fit(splits.train, splits.val, settings, device)
+    model = fit(splits.train, splits.val, settings, options.device)
     metrics = write_run(folder, model, splits, settings)
     print("test accuracy")
     for name, part in metrics["test"].items():
@@ -46,7 +41,19 @@ def main() -> None:
     print(f"run {folder}")
 
 
-def _parse() -> argparse.Namespace:
+@contextmanager
+def loading() -> Iterator[None]:
+    """Exit with a sentence if the training data cannot be loaded."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(
+            f"The training data could not be loaded: {error}\n"
+            "To use local copies instead of downloading them, set --data and --drawings."
+        )
+
+
+def _parse() -> tuple[argparse.Namespace, Settings]:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     add_data_options(parser)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all runs")
@@ -59,7 +66,13 @@ def _parse() -> argparse.Namespace:
             metavar="X",
             help=f"default: {setting.default}",
         )
-    return parser.parse_args()
+    options = parser.parse_args()
+    try:
+        options.device = choose_device(options.device)
+        values = {field.name: getattr(options, field.name) for field in fields(Settings)}
+        return options, Settings(**values)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from train.__main__ import add_data_options
+from train.__main__ import add_data_options, loading
 from train.data import (
     TEST_WRITERS,
     Digits,
@@ -53,8 +53,9 @@ def main() -> None:
     options = parser.parse_args()
     if not VARIANTS.keys() >= {*options.variants}:
         parser.error(f"the variants are: {'; '.join(VARIANTS)}")
-    mnist = load_mnist(options.data)
-    drawings = read_drawings(options.drawings or default_drawings_file(options.data))
+    with loading():
+        mnist = load_mnist(options.data)
+        drawings = read_drawings(options.drawings or default_drawings_file(options.data))
     file = options.report / "ablations.json"
     results: dict[str, ErrorRates] = json.loads(file.read_text()) if file.exists() else {}
     for variant in options.variants or VARIANTS:

@@ -174,9 +174,18 @@ def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
 
 
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:
-    """Return MNIST's digits for training, validation and testing; download them if missing."""
+    """Return MNIST's digits for training, validation and testing; download them if missing.
+
+    Raises ValueError if the files have another content, which torchvision does not check.
+    """
     mnist = _import_mnist()
-    train, test = (mnist(str(folder), train=part, download=True) for part in (True, False))
+    try:
+        train, test = (mnist(str(folder), train=part, download=True) for part in (True, False))
+    except (AssertionError, LookupError) as error:
+        raise ValueError(
+            f"the files in {folder / 'MNIST' / 'raw'} are not those of MNIST: "
+            "delete them to download them again."
+        ) from error
     digits = Digits(train.data, train.targets)
     return digits[:-VAL_SIZE], digits[-VAL_SIZE:], Digits(test.data, test.targets)
 

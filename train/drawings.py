@@ -15,7 +15,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from subprocess import CalledProcessError
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +67,15 @@ def read_drawings(path: Path, source: str = SOURCE_URL) -> list[Drawing]:
 
 
 def _download(source: str, path: Path) -> None:
-    with urllib.request.urlopen(source, timeout=60) as response:
-        archive = zipfile.ZipFile(io.BytesIO(response.read()))
-    # Python cannot read the compress format; gzip, which every system has, can.
-    unpacked = subprocess.run(
-        ["gzip", "-d"], input=archive.read(f"{FILE_NAME}.Z"), stdout=subprocess.PIPE, check=True
-    ).stdout
+    try:
+        with urllib.request.urlopen(source, timeout=60) as response:
+            archive = zipfile.ZipFile(io.BytesIO(response.read()))
+        # Python cannot read the compress format; gzip, which every system has, can.
+        unpacked = subprocess.run(
+            ["gzip", "-d"], input=archive.read(f"{FILE_NAME}.Z"), stdout=subprocess.PIPE, check=True
+        ).stdout
+    except (BadZipFile, CalledProcessError, HTTPException, KeyError) as error:
+        raise ValueError(f"{source} did not answer with the pen strokes: {error}.") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(unpacked)
 

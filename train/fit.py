@@ -47,9 +47,14 @@ class TrainedModel:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Return the named device, or the fastest one available."""
+    """Return the named device, or the fastest one available. Raises ValueError."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return torch.device(name or accelerator or "cpu")
+    try:
+        device = torch.device(name or accelerator or "cpu")
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # torch raises either
+        raise ValueError(f"the device {name} cannot be used: {error}") from error
+    return device
 
 
 def fit(

@@ -1,5 +1,6 @@
 """Hyperparameters of a training run."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -18,3 +19,11 @@ class Settings:
     warp_amplitude: float = 0.03  # of pen strokes, relative to the drawing's size
     outliers_per_epoch: int = 8_000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value with which nothing can be trained."""
+        for name, value in vars(self).items():
+            positive = name in ("epochs", "batch_size", "learning_rate", "width")
+            if not (0 < value < math.inf or (value == 0 and not positive)):
+                expected = "greater than 0" if positive else "0 or greater"
+                raise ValueError(f"{name} should be {expected}, but is {value}")

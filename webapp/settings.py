@@ -1,6 +1,7 @@
 """The operator's settings, read once from the environment or `.env` and passed to the parts."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,6 +26,15 @@ def available_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):
         return cpus
     return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
+def _host(text: str) -> str:
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise ValueError from error
+    return host
 
 
 def parse_database_url(text: str) -> str | Path:
@@ -89,7 +99,7 @@ def _setting(name: str, default: Any, parse: Callable[[str], Any], expected: str
 class Settings:
     """Everything that can be set, with its default."""
 
-    host: str = _setting("HOST", "127.0.0.1", str, "an address to listen on")
+    host: str = _setting("HOST", "127.0.0.1", _host, "an address such as 127.0.0.1, 0.0.0.0 or ::")
     port: int = _setting("PORT", 8000, parse_integer(1, 65535), "a port from 1 to 65535")
     data_dir: Path = _setting("DATA_DIR", Path("instance"), Path, "a directory")
     database: str | Path = _setting(
