@@ -7,6 +7,17 @@ CODE := train export webapp tests bench
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
 
+define CHECK_PYTHON
+import platform, sys
+if sys.version_info < (3, 11):
+    sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.12 ...')
+machine, libc = f'{platform.system()} {platform.machine()}', platform.libc_ver()[0]
+if machine not in ('Linux x86_64', 'Linux aarch64', 'Darwin arm64') or (machine[0] == 'L' and libc != 'glibc'):
+    sys.exit(f'onnxruntime has no wheel for this platform ({machine}, {libc or "no glibc"}). '
+             'It needs Linux with glibc on x86-64 or arm64, or macOS on Apple silicon.')
+endef
+export CHECK_PYTHON
+
 .DEFAULT_GOAL := help
 .PHONY: help run test e2e check lint format contract bench check-images screenshots model train seeds \
 	ablation export rollback lock upgrade licences clean
@@ -95,13 +106,13 @@ clean:  ## remove the virtual environments and caches
 	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
 
 $(SERVE)/ready: requirements-serve.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c "$$CHECK_PYTHON"
 	$(PYTHON) -m venv $(SERVE)
 	$(SERVE)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-serve.txt
 	@touch $@
 
 $(DEV)/ready: requirements-serve.txt requirements-train.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c "$$CHECK_PYTHON"
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-serve.txt
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-train.txt -r requirements-dev.txt

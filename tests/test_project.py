@@ -3,6 +3,8 @@
 import ast
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
@@ -109,3 +111,20 @@ def test_functions_are_short() -> None:
     ]
     assert max(lengths) < 50
     assert sorted(lengths)[len(lengths) // 2] < 10
+
+
+def test_make_names_the_platforms_with_wheels(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements-serve.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import platform\n'
+        "platform.machine = lambda: 'armv7l'\n$2\"\n"
+    )
+    python.chmod(0o755)
+    command = ["make", f"PYTHON={python}", ".venv/ready"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode
+    assert "no wheel for this platform" in made.stderr
+    assert "armv7l" in made.stderr
+    assert not (tmp_path / ".venv").exists()
