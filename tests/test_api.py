@@ -684,22 +684,6 @@ def test_command_line_fails_with_a_sentence(settings: Settings) -> None:
     assert re.fullmatch(r"Error: The database .+ cannot be used: .+\n", result.output)
 
 
-def test_limit_is_for_each_client_and_says_when_to_come_back(settings: Settings) -> None:
-    check_and_migrate(settings)
-    client = create_app(replace(settings, rate_limit="2 per day")).test_client()
-    assert [client.get("/api/stats").status_code for _ in range(3)] == [200, 200, 429]
-    response = client.get("/api/stats")
-    assert_problem(response, 429, "more than 2 per 1 day")
-    assert 1 <= int(response.headers["Retry-After"]) <= 24 * 3600
-    other = client.get("/api/stats", environ_base={"REMOTE_ADDR": "192.0.2.1"})
-    assert other.status_code == HTTPStatus.OK
-    for free in ("/healthz", "/readyz", "/metrics", "/", "/static/style.css"):
-        assert [client.get(free, buffered=True).status_code for _ in range(4)] == 4 * [200]
-    previews = [post(client, query_string={"store": "no"}).status_code for _ in range(3)]
-    assert previews == [200, 200, 429]
-    assert post(client).status_code == HTTPStatus.CREATED  # a preview costs no prediction
-
-
 @pytest.mark.parametrize(("proxies", "third"), [(0, 429), (1, 200)])
 def test_limit_is_for_the_client_behind_a_trusted_proxy(
     settings: Settings, proxies: int, third: int

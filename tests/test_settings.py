@@ -75,7 +75,7 @@ def test_empty_value_counts_as_none(text: str) -> None:
         ("WEB_CONCURRENCY", "1", "workers", 1),
         ("WEB_CONCURRENCY", "256", "workers", 256),
         ("SECRET_KEY", "k=", "secret_key", "k="),
-        ("RATE_LIMIT", "120 per minute", "rate_limit", "120 per minute"),
+        *[("RATE_LIMIT", limit, "rate_limit", limit) for limit in ("120 per minute", "9/2 Days")],
         (
             "RATE_LIMIT_STORE",
             "memcached://cache:11211",
@@ -103,8 +103,12 @@ def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
         ("DATABASE_URL", ["mysql://db/digits", "digits.db", "postgresql+asyncpg://me@db/digits"]),
         ("DATABASE_URL", ["sqlite:digits.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]),
         ("DATABASE_URL", ["postgresql://me@db:port/digits", "postgresql://me:se@cret@db/digits"]),
-        ("RATE_LIMIT", ["often", "120", "per minute"]),
-        ("RATE_LIMIT_STORE", ["redis://cache", "memory", "memcached"]),
+        (
+            "RATE_LIMIT",
+            ["often", "120", "per minute", "0 per minute", "1 per 31 days", "1 per year"],
+        ),
+        ("RATE_LIMIT_STORE", ["redis://cache", "memory", "memcached", "memcached://"]),
+        ("RATE_LIMIT_STORE", ["memcached://cache:port", "memcached://cache:0", "memcached:///a"]),
         ("LOG_LEVEL", ["loud", "10"]),
         ("DEBUG", ["perhaps", "2"]),
     ],

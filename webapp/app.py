@@ -2,11 +2,11 @@
 
 from typing import cast
 
-from flask import Flask, request
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import api, commands, limits, logs, metrics, pages, problems, services
+from webapp import api, commands, limits, logs, metrics, pages, problems, ratelimit, services
 from webapp.settings import Settings, read_settings
 
 
@@ -23,6 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
         )
     logs.init_app(app)
+    ratelimit.init_app(app, settings)
     limits.init_app(app)
     problems.init_app(app)
     metrics.init_app(app)
@@ -30,25 +31,4 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(api.api)
     app.register_blueprint(api.health)
     commands.init_app(app)
-    if settings.rate_limit:
-        _limit_rate(app, settings)
     return app
-
-
-def _limit_rate(app: Flask, settings: Settings) -> None:
-    from flask_limiter import Limiter  # only needed with a limit
-    from flask_limiter.util import get_remote_address
-
-    def rate_limit_key() -> str:
-        # Previews have a limit of their own, so that they do not use up that of predictions.
-        is_preview = request.args.get("store") == "no"
-        return get_remote_address() + (" preview" if is_preview else "")
-
-    limiter = Limiter(
-        rate_limit_key,
-        app=app,
-        headers_enabled=True,
-        storage_uri=settings.rate_limit_store,
-        in_memory_fallback_enabled=True,
-    )
-    limiter.limit(settings.rate_limit)(api.api)

@@ -10,6 +10,7 @@
     ├── BlankImage          422   an image without visible ink
     ├── TooManyPixels       422   an image that is too large to decode
     ├── InvalidLabel        422   a label that is neither a digit nor null
+    ├── TooManyRequests     429   the client has exceeded the rate limit
     ├── Busy                503   the server is at its limit
     ├── NotReady            503   the service can store nothing, or its model does not answer
     ├── StorageUnavailable  503   the database cannot be reached or written to
@@ -86,6 +87,17 @@ class InvalidLabel(Problem):
 
     status = 422
     title = "Invalid label"
+
+
+class TooManyRequests(Problem):
+    """The client has exceeded the rate limit."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.headers = (("Retry-After", str(retry_after_s)),)
 
 
 class Busy(Problem):

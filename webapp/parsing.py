@@ -1,10 +1,13 @@
 """Parsers of text that settings and query parameters share. They raise ValueError."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
 T = TypeVar("T")
+UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+MAX_WINDOW_S = 30 * 86_400  # memcached takes a longer time for a date
 
 
 def parse_integer(low: int, high: int) -> Callable[[str], int]:
@@ -40,3 +43,16 @@ def parse_datetime(text: str) -> datetime:
     """Return an ISO 8601 date or time; it is in UTC unless it names another time zone."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def parse_rate_limit(text: str) -> tuple[int, int, str]:
+    """Return the number of requests, the window in seconds, and a description of both."""
+    pattern = rf"(\d{{1,9}}) *(?:per|/) *(?:(\d{{1,9}}) *)?({'|'.join(UNITS_S)})s?"
+    match = re.fullmatch(pattern, text.strip().lower(), re.ASCII)
+    if not match:
+        raise ValueError
+    requests, units, unit = int(match[1]), int(match[2] or 1), match[3]
+    if not (requests and 1 <= units * UNITS_S[unit] <= MAX_WINDOW_S):
+        raise ValueError
+    plural = "s" if units > 1 else ""
+    return requests, units * UNITS_S[unit], f"{requests} per {units} {unit}{plural}"

@@ -6,7 +6,7 @@ from typing import cast
 
 from flask import Flask, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, TooManyRequests
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from webapp.errors import Problem
 from webapp.limits import MAX_BODY_BYTES
@@ -38,9 +38,7 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         detail = f"The body is over {MAX_BODY_BYTES // 1024**2} MB. Send a smaller image."
-    elif isinstance(error, TooManyRequests):
-        detail = f"Too many requests, more than {error.description}. Wait a moment."
-    # The error's own response keeps its headers, such as Allow and Retry-After.
+    # The error's own response keeps its headers, such as Allow.
     response = cast(Response, Response.force_type(error.get_response()))
     return _fill(response, error.name, detail)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 
 from webapp.errors import StartupError
-from webapp.parsing import parse_choice, parse_integer
+from webapp.parsing import parse_choice, parse_integer, parse_rate_limit
 
 
 def available_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -70,15 +70,17 @@ def _sqlite_path(text: str) -> Path:
 
 
 def _rate_limit(text: str) -> str:
-    from limits import parse  # only needed with a limit
-
-    parse(text)
+    parse_rate_limit(text)
     return text
 
 
 def _rate_limit_store(text: str) -> str:
-    if not text.startswith(("memory://", "memcached://")):
+    url = urlsplit(text)
+    is_memcached = url.scheme == "memcached" and url.hostname and text.endswith(url.netloc)
+    if text != "memory://" and not is_memcached:
         raise ValueError
+    if url.port is not None:  # raises ValueError for what is no port
+        parse_integer(1, 65535)(str(url.port))
     return text
 
 
