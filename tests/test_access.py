@@ -1,8 +1,12 @@
 """Who may do what: the visitor's signed cookie and the operator's token."""
 
+import http.client
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -11,7 +15,16 @@ from itsdangerous import Signer
 from werkzeug.http import parse_cookie
 from werkzeug.test import TestResponse
 
-from tests.test_api import OPERATOR, PREDICTIONS, assert_problem, csv_rows, post, stored_id
+from tests.conftest import LIMIT_S, Server
+from tests.test_api import (
+    OPERATOR,
+    PREDICTIONS,
+    SEVEN,
+    assert_problem,
+    csv_rows,
+    post,
+    stored_id,
+)
 from webapp.app import create_app
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
@@ -186,12 +199,135 @@ def test_nothing_but_the_token_opens_what_is_the_operators(
     assert stranger.get(f"{PREDICTIONS}/{id_}").json["true_digit"] is None
 
 
-def test_token_may_have_any_letters(settings: Settings) -> None:
+@pytest.mark.parametrize("token", ["schlüssel", "voilà", "Å", "ключ", "à"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_token_may_have_any_letters(settings: Settings, token: str, encoding: str) -> None:
     check_and_migrate(settings)
-    client = create_app(replace(settings, operator_token="schlüssel")).test_client()
-    credentials = "Bearer schlüssel".encode().decode("latin-1")  # as WSGI hands headers over
+    client = create_app(replace(settings, operator_token=token)).test_client()
+    for wrong in (token[:-1], token + "x", token + "\u00a0"):
+        assert not is_accepted(client, wrong.encode(encoding, "replace"))
+    if token != "ключ" or encoding == "utf-8":
+        assert is_accepted(client, token.encode(encoding))
+
+
+def is_accepted(client: FlaskClient, token: bytes) -> bool:
+    """Return whether the bytes of a token open what is the operator's."""
+    credentials = f"Bearer {token.decode('latin-1')}"  # as WSGI hands headers over
     response = client.get(f"{PREDICTIONS}.csv", headers={"Authorization": credentials})
-    assert response.status_code == 200
+    return response.status_code == 200
+
+
+def test_server_accepts_a_token_with_accents(tmp_path: Path) -> None:
+    with Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="voilà") as server:
+        for encoding in ("utf-8", "latin-1"):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+            headers = {"Authorization": b"Bearer " + "voilà".encode(encoding)}
+            connection.request("GET", f"{PREDICTIONS}.csv", headers=headers)
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+# ---- other sites ----------------------------------------------------------------------------
+
+
+HERE = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://other.localhost"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:8001"},
+        {"Origin": "http://localhost.evil.example"},
+        {"Origin": "http://evil.example/localhost"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},
+    ],
+)
+def test_other_site_changes_nothing(client: FlaskClient, headers: dict[str, str]) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    form = {"image": (io.BytesIO(SEVEN), "7.png")}
+    answers = [
+        client.post(PREDICTIONS, data=form, headers=headers),
+        client.post(f"{PREDICTIONS}?store=no", data=SEVEN, headers=headers),
+        client.patch(url, json=LABEL, headers=headers),
+        client.delete(url, headers=headers | OPERATOR),
+    ]
+    for answer in answers:
+        assert_problem(answer, 403, "Another site")
+        assert "Set-Cookie" not in answer.headers
+    assert [row["true_digit"] for row in client.get(PREDICTIONS).json["predictions"]] == [None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "base"),
+    [
+        (HERE, "http://localhost"),
+        ({"Sec-Fetch-Site": "none"}, "http://localhost"),
+        # A proxy may send another host than the browser addressed.
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://digits.example"}, "http://web:8000"),
+        ({"Origin": "http://localhost"}, "http://localhost"),
+        ({"Origin": "http://localhost:8000"}, "http://localhost:8000"),
+        ({"Origin": "https://digits.example"}, "http://Digits.example"),
+        ({"Origin": "https://digits.example"}, "http://digits.example:443"),
+        ({"Origin": "http://[::1]:8000"}, "http://[::1]:8000"),
+        ({}, "http://localhost"),
+    ],
+)
+def test_own_page_and_programs_may_post(
+    client: FlaskClient, headers: dict[str, str], base: str
+) -> None:
+    assert post(client, headers=headers, base_url=base).status_code == 201
+
+
+@pytest.mark.parametrize(("proxies", "status"), [(0, 403), (1, 201)])
+def test_origin_matches_the_host_that_the_client_addressed(
+    settings: Settings, proxies: int, status: int
+) -> None:
+    check_and_migrate(settings)
+    client = create_app(replace(settings, trusted_proxies=proxies)).test_client()
+    headers = {"Origin": "https://digits.example", "X-Forwarded-Host": "digits.example"}
+    assert post(client, headers=headers).status_code == status
+
+
+def test_other_site_may_read_what_is_public(client: FlaskClient) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://example.org"}
+    assert client.get(PREDICTIONS, headers=headers).status_code == 200
+
+
+# ---- cookies --------------------------------------------------------------------------------
+
+
+def test_cookie_is_named_after_the_secret_key(settings: Settings) -> None:
+    check_and_migrate(settings)
+    names = set()
+    for key in ("one", "two", "two"):
+        client = create_app(replace(settings, secret_key=key)).test_client()
+        names.add(post(client).headers["Set-Cookie"].partition("=")[0])
+    assert len(names) == 2
+    assert all(re.fullmatch("visitor-[0-9a-f]{8}", name) for name in names)
+
+
+@pytest.mark.parametrize("order", ["{0}=x.y; {0}={1}", "{0}={1}; {0}=x.y", "a=b; visitor={1}"])
+def test_every_cookie_of_the_name_is_tried(
+    app: Flask, visitor: tuple[str, str, str], order: str
+) -> None:
+    id_, name, value = visitor
+    browser = app.test_client(use_cookies=False)
+    headers = {"Cookie": order.format(name, value)}
+    assert browser.patch(f"{PREDICTIONS}/{id_}", json=LABEL, headers=headers).status_code == 200
+    assert "Set-Cookie" not in post(browser, headers=headers).headers
+
+
+def test_browser_that_blocks_cookies_is_told_so(client: FlaskClient, app: Flask) -> None:
+    browser = app.test_client(use_cookies=False)
+    url = f"{PREDICTIONS}/{stored_id(browser)}"
+    assert_problem(browser.patch(url, json=LABEL), 403, "Cookies are needed to label")
+    stored_id(client)
+    assert_problem(client.patch(url, json=LABEL), 403, "Only the browser that made")
 
 
 def test_export_says_who_labelled_and_when(app: Flask, client: FlaskClient) -> None:

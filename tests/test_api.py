@@ -281,6 +281,46 @@ def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
         assert_problem(export, 400, f"^`{name}` should be ")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", PREDICTIONS),
+        ("POST", PREDICTIONS),
+        ("DELETE", PREDICTIONS),
+        ("GET", f"{PREDICTIONS}.csv"),
+        ("GET", f"{PREDICTIONS}/{ABSENT}"),
+        ("PATCH", f"{PREDICTIONS}/{ABSENT}"),
+        ("DELETE", f"{PREDICTIONS}/{ABSENT}"),
+        ("GET", f"{PREDICTIONS}/{ABSENT}/image.png"),
+        ("GET", "/api/stats"),
+        ("GET", "/api/model"),
+        ("GET", "/api/openapi.json"),
+    ],
+)
+def test_unknown_parameter_is_refused(client: FlaskClient, method: str, path: str) -> None:
+    for query in ("digits=7", "=", "%ff=1", "Digit=7"):
+        answer = client.open(f"{path}?{query}", method=method, headers=OPERATOR)
+        assert_problem(answer, 400, "no parameter of that name")
+
+
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [
+        ("POST", "store=no&store=yes"),
+        ("POST", "store=no&store=no"),
+        ("GET", "digit=1&digit=2"),
+        ("GET", "limit=1&limit=1"),
+        ("GET", "labelled=yes&labelled="),
+        ("DELETE", "to=2026-01-01&to=2026-01-01"),
+    ],
+)
+def test_repeated_parameter_is_refused(client: FlaskClient, method: str, query: str) -> None:
+    id_ = stored_id(client)
+    answer = client.open(f"{PREDICTIONS}?{query}", method=method, headers=OPERATOR)
+    assert_problem(answer, 400, f"^`{query.split('=')[0]}` should be given once")
+    assert listed(client) == [id_]
+
+
 @pytest.mark.parametrize("store", ["maybe", "", "NO"])
 def test_store_is_yes_or_no(client: FlaskClient, store: str) -> None:
     assert post(client, query_string={"store": "yes"}).status_code == HTTPStatus.CREATED
@@ -595,7 +635,7 @@ def test_operator_deletes_what_is_older(
     assert listed(client) == ids[deleted:][::-1]
 
 
-@pytest.mark.parametrize("query", ["", "to=", "to=all", "to=2026-02-02&digit=7", "digit=7"])
+@pytest.mark.parametrize("query", ["", "to=", "to=all"])
 def test_operator_has_to_say_what_to_delete(client: FlaskClient, query: str) -> None:
     id_ = stored_id(client)
     assert_problem(
@@ -766,7 +806,7 @@ def test_browser_keeps_to_https_for_a_year(client: FlaskClient) -> None:
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-@pytest.mark.parametrize("path", ["/static/style.css", "/static/page.js", "/api/openapi.json"])
+@pytest.mark.parametrize("path", ["/static/style.css", "/static/page.js"])
 def test_file_is_used_again_only_after_asking(client: FlaskClient, path: str) -> None:
     response = client.get(path, buffered=True)
     assert response.headers["Cache-Control"] == "no-cache"
@@ -774,9 +814,17 @@ def test_file_is_used_again_only_after_asking(client: FlaskClient, path: str) ->
     assert client.get(path, headers=etag, buffered=True).status_code == HTTPStatus.NOT_MODIFIED
 
 
-def test_answers_are_not_kept_for_later(client: FlaskClient) -> None:
+def test_answers_of_the_api_are_not_stored(client: FlaskClient) -> None:
     url = f"{PREDICTIONS}/{stored_id(client)}"
-    for path in ("/", PREDICTIONS, url, f"{url}/image.png", "/api/stats", "/api/model", "/readyz"):
+    paths = (PREDICTIONS, url, f"{url}/image.png", f"{PREDICTIONS}.csv", "/api/stats", "/api/model")
+    others = ("/api/openapi.json", "/api/nothing", f"{PREDICTIONS}?digit=x")
+    answers = [client.get(path, headers=OPERATOR, buffered=True) for path in (*paths, *others)]
+    answers += [post(client), client.patch(url, json={"true_digit": 7}), post(client, b"")]
+    assert {answer.headers["Cache-Control"] for answer in answers} == {"no-store"}
+
+
+def test_pages_are_not_kept_for_later(client: FlaskClient) -> None:
+    for path in ("/", "/readyz"):
         headers = client.get(path).headers
         assert "max-age" not in headers.get("Cache-Control", "")
         assert "Expires" not in headers

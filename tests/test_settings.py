@@ -224,3 +224,15 @@ def test_example_as_it_is_means_the_defaults(
     os.symlink(ROOT / ".env.example", tmp_path / ".env")
     monkeypatch.chdir(tmp_path)
     assert read_settings() == Settings()
+
+
+def test_settings_show_no_secrets() -> None:
+    shown = repr(
+        Settings(
+            database="postgresql://me:secret@db/digits",
+            secret_key="secret",
+            operator_token="secret",
+        )
+    )
+    assert "rate_limit" in shown
+    assert "secret" not in shown

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
@@ -31,6 +31,8 @@ from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Deletion, Prediction, first_id, new_prediction
 from webapp.requests import (
     DATETIME,
+    FILTERS,
+    check_query,
     idempotency_key,
     json_object,
     parse_cursor,
@@ -42,9 +44,21 @@ from webapp.services import services
 from webapp.stats import summarize
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500  # predictions in a list
+# The query parameters of each call; the others have none.
+PARAMETERS = {
+    "api.create_prediction": ("store",),
+    "api.list_predictions": ("limit", "before", *FILTERS),
+    "api.export_predictions": FILTERS,
+    "api.delete_predictions": ("to", "mine"),
+}
 
 api = Blueprint("api", __name__, url_prefix="/api")
 health = Blueprint("health", __name__)
+
+
+@api.before_request
+def _check_query() -> None:
+    check_query(PARAMETERS.get(request.endpoint or "", ()))
 
 
 # ---- predictions -----------------------------------------------------------------------------
@@ -163,7 +177,7 @@ def label_prediction(id_: UUID) -> Response:
     prediction = store.get(str(id_))
     by_operator = _is_operator()
     if not (by_operator or _is_own(prediction)):
-        raise Forbidden("Only the browser that made a prediction may label it.")
+        _forbid("label")
     if digit != prediction.true_digit:
         prediction = store.label(str(id_), digit, "operator" if by_operator else "visitor")
     return jsonify(_as_json(prediction))
@@ -194,6 +208,15 @@ def _as_text(time: datetime) -> str:
 def _is_own(prediction: Prediction) -> bool:
     visitor = services().visitors.current_id()
     return bool(visitor) and prediction.visitor == visitor
+
+
+def _forbid(verb: str) -> NoReturn:
+    if services().visitors.current_id():
+        raise Forbidden(f"Only the browser that made a prediction may {verb} it.")
+    raise Forbidden(
+        f"Cookies are needed to {verb} a prediction, and this browser sent none. "
+        f"Allow cookies for this page, then predict again."
+    )
 
 
 def _is_operator() -> bool:

@@ -6,7 +6,7 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp import api, commands, limits, logs, metrics, pages, problems, ratelimit, services
+from webapp import api, auth, commands, limits, logs, metrics, pages, problems, ratelimit, services
 from webapp.settings import Settings, read_settings
 
 
@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         )
     logs.init_app(app)
     ratelimit.init_app(app, settings)
+    auth.init_app(app)
     limits.init_app(app)
     problems.init_app(app)
     metrics.init_app(app)

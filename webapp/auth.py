@@ -1,16 +1,20 @@
 """Who sends a request: a visitor, by a signed cookie, or the operator, by a token."""
 
+import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from functools import cached_property
 
-from flask import Response, request
+from flask import Flask, Response, request
 from itsdangerous import BadSignature, Signer
 
-from webapp.errors import StartupError
+from webapp.errors import Forbidden, StartupError
 from webapp.settings import Settings
 
-COOKIE = "visitor"
+COOKIE = "visitor"  # the start of its name, and in earlier releases its name
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 COOKIE_LIFETIME_S = 365 * 24 * 3600
 
 
@@ -24,19 +28,26 @@ class Visitors:
     def _signer(self) -> Signer:
         return Signer(read_secret_key(self._settings), salt=COOKIE)
 
+    @cached_property
+    def _cookie(self) -> str:
+        # Services on one host share cookies, whatever their ports, but not names.
+        key = read_secret_key(self._settings).encode()
+        return f"{COOKIE}-{hmac.new(key, b'cookie name', hashlib.sha256).hexdigest()[:8]}"
+
     def current_id(self) -> str:
-        """Return the id in the request's cookie, or an empty string without a valid one."""
+        """Return the id in the request's cookies, or an empty string without a valid one."""
         if "HTTP_COOKIE" not in request.environ:  # faster than request.cookies
             return ""
-        try:
-            return self._signer.unsign(request.cookies.get(COOKIE, "")).decode()
-        except BadSignature:
-            return ""
+        for name in (self._cookie, COOKIE):
+            for value in request.cookies.getlist(name):  # a parent domain may have set another
+                with suppress(BadSignature):
+                    return self._signer.unsign(value).decode()
+        return ""
 
     def set_cookie(self, response: Response, visitor: str) -> None:
         """Give the browser its id."""
         response.set_cookie(
-            COOKIE,
+            self._cookie,
             self._signer.sign(visitor).decode(),
             max_age=COOKIE_LIFETIME_S,
             secure=request.is_secure,
@@ -65,6 +76,35 @@ def read_secret_key(settings: Settings) -> str:
 def is_operator(token: str) -> bool:
     """Return whether the request has the operator's token; an empty one admits nobody."""
     # Werkzeug parses a token that contains "=" as parameters.
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    is_bearer = bool(token) and scheme.lower() == "bearer"
-    return is_bearer and hmac.compare_digest(token.encode(), given.strip().encode("latin-1"))
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if not token or scheme.lower() != "bearer":
+        return False
+    # WSGI decodes headers as Latin-1. Most clients send UTF-8, some Latin-1.
+    given = text.strip(" \t")
+    forms = (given.encode("latin-1"), given.encode())
+    return any(hmac.compare_digest(token.encode(), form) for form in forms)
+
+
+def init_app(app: Flask) -> None:
+    """Refuse what other sites send through a visitor's browser."""
+    app.before_request(_check_site)
+
+
+def _check_site() -> None:
+    """Raise Forbidden if another site sent a request that could change something.
+
+    Browsers say where a request comes from (Fetch Metadata, RFC 6454). Programs do not.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    is_trusted = site in ("same-origin", "none")
+    is_foreign = origin == "null" or (origin and not is_trusted and not _is_own_origin(origin))
+    if site == "cross-site" or is_foreign:
+        raise Forbidden("Another site may not do this. Open this service's own page.")
+
+
+def _is_own_origin(origin: str) -> bool:
+    """Return whether an origin has the host that the client addressed."""
+    scheme, _, host = origin.lower().partition("://")
+    return bool(host) and host == request.host.lower().removesuffix(DEFAULT_PORTS.get(scheme, ""))

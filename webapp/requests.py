@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Filters
 
+FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
@@ -60,6 +61,16 @@ def json_object() -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("The body should be a JSON object.")
     return body
+
+
+def check_query(allowed: Collection[str]) -> None:
+    """Raise BadRequest for a query parameter that is unknown or repeated."""
+    for name, values in request.args.lists():
+        if name not in allowed:
+            known = f"It knows {', '.join(f'`{each}`' for each in allowed)}." if allowed else ""
+            raise BadRequest(f"This call has no parameter of that name. {known}".strip())
+        if len(values) > 1:
+            raise BadRequest(f"`{name}` should be given once.")
 
 
 def query_param(name: str, parse: Callable[[str], T], expected: str) -> T | None:

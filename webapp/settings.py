@@ -84,6 +84,7 @@ def _rate_limit_store(text: str) -> str:
     return text
 
 
+SECRETS = ("DATABASE_URL", "SECRET_KEY", "OPERATOR_TOKEN")
 LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
 SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True) | dict.fromkeys(
     ("off", "false", "no", "0"), False
@@ -92,9 +93,10 @@ SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True) | dict.fromkeys(
 
 def _setting(name: str, default: Any, parse: Callable[[str], Any], expected: str) -> Any:
     metadata = {"name": name, "parse": parse, "expected": expected}
+    is_shown = name not in SECRETS
     if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(default_factory=default, metadata=metadata, repr=is_shown)
+    return field(default=default, metadata=metadata, repr=is_shown)
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,6 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.database:
             object.__setattr__(self, "database", self.data_dir.absolute() / "predictions.db")
-
-
-SECRETS = ("DATABASE_URL", "SECRET_KEY", "OPERATOR_TOKEN")
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
