@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -26,6 +27,7 @@ from tests.test_api import (
     stored_id,
 )
 from webapp.app import create_app
+from webapp.services import open_outbox, services
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 
@@ -193,7 +195,7 @@ def test_nothing_but_the_token_opens_what_is_the_operators(
     stranger = app.test_client()
     stored_id(stranger)
     calls = operator_calls(stranger, id_, credentials)
-    for call, status in zip(calls, (401, 401, 403, 401), strict=True):
+    for call, status in zip(calls, (401, 401, 403, 403), strict=True):
         assert_problem(call, status)
         assert (call.headers.get("WWW-Authenticate") == "Bearer") is (status == 401)
     assert stranger.get(f"{PREDICTIONS}/{id_}").json["true_digit"] is None
@@ -225,6 +227,102 @@ def test_server_accepts_a_token_with_accents(tmp_path: Path) -> None:
             connection.request("GET", f"{PREDICTIONS}.csv", headers=headers)
             assert connection.getresponse().status == 200
             connection.close()
+
+
+# ---- what visitors see and delete -----------------------------------------------------------
+
+
+@pytest.fixture
+def parties(settings: Settings, request: pytest.FixtureRequest) -> tuple[Flask, FlaskClient, str]:
+    """Return an application with a HISTORY, a visitor, and the id of a stranger's prediction."""
+    check_and_migrate(settings)
+    app = create_app(replace(settings, history=request.param))
+    visitor = app.test_client()
+    stored_id(visitor)
+    return app, visitor, stored_id(app.test_client())
+
+
+@pytest.mark.parametrize(
+    ("parties", "counts", "other", "own"),
+    [
+        ("everyone", (2, 2, 2), 200, 200),
+        ("own", (1, 0, 2), 404, 200),
+        ("nobody", (403, 403, 2), 403, 403),
+    ],
+    indirect=["parties"],
+)
+def test_history_says_who_sees_predictions(
+    parties: tuple[Flask, FlaskClient, str], counts: tuple[int, ...], other: int, own: int
+) -> None:
+    app, visitor, id_ = parties
+    newcomer, operator = app.test_client(), app.test_client(use_cookies=False)
+    answers: list[Any] = [
+        client.get(PREDICTIONS, headers=OPERATOR if client is operator else {}).json
+        for client in (visitor, newcomer, operator)
+    ]
+    assert counts == tuple(
+        len(answer["predictions"]) if "predictions" in answer else answer["status"]
+        for answer in answers
+    )
+    own_id = next(row["id"] for row in answers[2]["predictions"] if row["id"] != id_)
+    for path in ("", "/image.png"):
+        assert visitor.get(f"{PREDICTIONS}/{id_}{path}").status_code == other
+        assert visitor.get(f"{PREDICTIONS}/{own_id}{path}").status_code == own
+        assert newcomer.get(f"{PREDICTIONS}/{own_id}{path}").status_code == other
+        assert operator.get(f"{PREDICTIONS}/{id_}{path}", headers=OPERATOR).status_code == 200
+    assert newcomer.get("/api/stats").json["predictions"] == 2
+    assert visitor.patch(f"{PREDICTIONS}/{own_id}", json=LABEL).status_code == 200
+
+
+@pytest.mark.parametrize("parties", ["own"], indirect=True)
+def test_own_history_may_be_filtered(parties: tuple[Flask, FlaskClient, str]) -> None:
+    _, visitor, _ = parties
+    assert len(visitor.get(f"{PREDICTIONS}?digit=7&limit=1").json["predictions"]) == 1
+    assert visitor.get(f"{PREDICTIONS}?digit=8").json["predictions"] == []
+
+
+def test_visitor_deletes_only_its_own_prediction(app: Flask) -> None:
+    visitor, stranger = app.test_client(), app.test_client()
+    own, other = stored_id(visitor), stored_id(stranger)
+    assert_problem(visitor.delete(f"{PREDICTIONS}/{other}"), 403, "Only the browser that made")
+    program = app.test_client(use_cookies=False)
+    assert_problem(program.delete(f"{PREDICTIONS}/{other}"), 403, "Cookies are needed to delete")
+    wrong = {"Authorization": "Bearer guess"}
+    assert_problem(program.delete(f"{PREDICTIONS}/{other}", headers=wrong), 401)
+    answer = visitor.delete(f"{PREDICTIONS}/{own}")
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert_problem(visitor.delete(f"{PREDICTIONS}/{own}"), 404)
+    assert [row["id"] for row in visitor.get(PREDICTIONS).json["predictions"]] == [other]
+
+
+def test_visitor_deletes_everything_it_drew(app: Flask) -> None:
+    visitor, stranger = app.test_client(), app.test_client()
+    other = stored_id(stranger)
+    for _ in range(3):
+        stored_id(visitor)
+    assert visitor.delete(f"{PREDICTIONS}?mine=yes").json == {"deleted": 3}
+    assert visitor.delete(f"{PREDICTIONS}?mine=yes").json == {"deleted": 0}
+    program = app.test_client(use_cookies=False)
+    assert program.delete(f"{PREDICTIONS}?mine=yes").json == {"deleted": 0}
+    assert [row["id"] for row in visitor.get(PREDICTIONS).json["predictions"]] == [other]
+
+
+@pytest.mark.parametrize("query", ["mine=no", "mine=", "mine=YES", "mine=yes&to=2026-01-01"])
+def test_malformed_deletion_deletes_nothing(client: FlaskClient, query: str) -> None:
+    id_ = stored_id(client)
+    assert_problem(client.delete(f"{PREDICTIONS}?{query}", headers=OPERATOR), 400, "should be")
+    assert client.get(f"{PREDICTIONS}/{id_}").status_code == 200
+
+
+def test_deleted_drawings_do_not_come_back_from_an_outbox(app: Flask, settings: Settings) -> None:
+    visitor = app.test_client()
+    id_ = stored_id(visitor)
+    row = services(app).store.get(id_)
+    assert visitor.delete(f"{PREDICTIONS}?mine=yes").json == {"deleted": 1}
+    open_outbox(settings.data_dir).insert(row)  # another replica's
+    assert_problem(visitor.get(f"{PREDICTIONS}/{id_}"), 404)
+    services(app).store.flush()
+    assert visitor.get(PREDICTIONS).json["predictions"] == []
 
 
 # ---- other sites ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     FloatRect,
     Page,
+    Request,
     Route,
     expect,
     sync_playwright,
@@ -337,6 +339,124 @@ def test_uncertain_prediction_is_shown_as_such(page: Page) -> None:
     page.click("#predict")
     expect(page.locator("#message")).to_contain_text("Not sure. Best guess:")
     expect(page.locator("#confidence")).to_have_attribute("data-level", "low")
+
+
+def keys_of(page: Page) -> list[str]:
+    """Return a list to which the key of each request to store is added."""
+    keys: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.method == "POST" and request.url.endswith("/api/predictions"):
+            keys.append(request.headers["idempotency-key"])
+
+    page.on("request", note)
+    return keys
+
+
+@pytest.mark.usefixtures("failed_requests")
+def test_prediction_whose_response_is_lost_is_stored_once(page: Page) -> None:
+    keys = keys_of(page)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route(PREDICTIONS, lose, times=1)
+    draw_seven(page)
+    page.click("#predict")
+    page.click("#retry")
+    expect(page.locator("#message")).to_have_text(SAVED)
+    expect(page.locator("#history tbody tr")).to_have_count(1)
+    assert len(page.request.get(f"{page.url}api/predictions").json()["predictions"]) == 1
+    assert len(keys) == 2
+    assert len({*keys}) == 1
+
+
+@pytest.mark.usefixtures("failed_requests")
+def test_each_prediction_has_its_own_key(page: Page) -> None:
+    keys = keys_of(page)
+    page.route(PREDICTIONS, lambda route: route.abort(), times=1)
+    draw_seven(page)
+    page.click("#predict")
+    expect(page.locator("#retry")).to_be_visible()
+    draw_dot(page)  # another drawing
+    for _ in range(2):
+        page.click("#predict")
+        expect(page.locator("#answer[data-prediction-id]")).to_have_count(1)
+        page.locator("#history tbody tr").first.click()
+    assert len({*keys}) == len(keys) == 3
+    assert all(re.fullmatch("[A-Za-z0-9_-]{16,64}", key) for key in keys)
+
+
+def test_prediction_is_deleted_from_the_history(page: Page) -> None:
+    predict_seven(page)
+    add_seven(page)
+    page.reload()
+    rows = page.locator("#history tbody tr")
+    expect(rows).to_have_count(2)
+    expect(page.locator("#delete")).to_be_disabled()
+    rows.first.click()
+    page.click("#delete")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#message")).to_have_text("Prediction deleted.")
+    assert len(page.request.get(f"{page.url}api/predictions").json()["predictions"]) == 1
+
+
+def test_deleted_prediction_cannot_be_labelled(page: Page) -> None:
+    predict_seven(page)
+    page.click("#delete")
+    expect(page.locator("#answer[data-prediction-id]")).to_have_count(0)
+    expect(page.locator("#feedback button").first).to_be_disabled()
+    expect(page.locator("#delete")).to_be_disabled()
+    page.click("#predict")  # the drawing is still there
+    expect(page.locator("#history tbody tr")).to_have_count(1)
+
+
+@pytest.mark.usefixtures("failed_requests")
+def test_prediction_of_somebody_else_is_not_deleted(page: Page, visit: Callable[..., Page]) -> None:
+    add_seven(page)
+    other = visit(**PHONE)
+    other.locator("#history tbody tr").click()
+    other.click("#delete")
+    expect(other.locator("#message")).to_contain_text("Cookies are needed to delete")
+    expect(other.locator("#history tbody tr")).to_have_count(1)
+
+
+def test_everything_that_a_visitor_drew_is_deleted(page: Page, visit: Callable[..., Page]) -> None:
+    add_seven(visit(**PHONE))
+    page.reload()
+    predict_seven(page)
+    page.click("#delete-mine")
+    expect(page.locator("#message")).to_have_text("Deleted everything you drew: 1.")
+    expect(page.locator("#history tbody tr")).to_have_count(1)
+    expect(page.locator("#answer[data-prediction-id]")).to_have_count(0)
+    page.click("#delete-mine")
+    expect(page.locator("#message")).to_have_text("This browser has stored no predictions.")
+
+
+@pytest.mark.parametrize(
+    ("history", "who", "rows"),
+    [
+        ("everyone", "everyone who visits", 1),
+        ("own", "you and the operator", 0),
+        ("nobody", "the operator", 0),
+    ],
+)
+def test_page_says_who_sees_drawings(
+    browser: Browser, tmp_path: Path, console: list[str], history: str, who: str, rows: int
+) -> None:
+    options = {"WEB_CONCURRENCY": "1", "RETENTION_DAYS": "30"}
+    with Server(tmp_path, None, **options, HISTORY=history) as server:
+        server.post()
+        page = browser.new_page()
+        page.on("console", lambda message: console.append(message.text))
+        page.goto(server.url, wait_until="networkidle")
+        privacy = page.locator("#privacy p")
+        expect(privacy).to_contain_text("for 30 days")
+        expect(privacy).to_contain_text(f"where {who}")
+        expect(page.locator("#history tbody tr")).to_have_count(rows)
+        expect(page.locator("#recent")).to_be_visible(visible=history != "nobody")
+        page.close()
 
 
 def test_drawing_can_be_predicted_after_another_was_shown(page: Page) -> None:

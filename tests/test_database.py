@@ -178,6 +178,25 @@ def test_filters_select_rows(database: Database) -> None:
     assert len(selected(Filters(since=right.created_at, until=soon))) == 3
 
 
+def test_filter_without_an_index_searches_a_limited_number_of_rows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.database.SEARCHED", 3)
+    rows = [made(visitor=visitor) for visitor in ("me", "you", "me", "me", "you", "me")]
+    insert(database, *rows)
+    for row in rows[:4]:
+        database.label(row.id, 7, "visitor", 0)
+    unindexed = [Filters(digit=1), Filters(labelled=False), Filters(model_version="v2")]
+    for filters in unindexed:
+        assert database.search_start(None, filters) == rows[3].id
+        assert database.search_start(rows[4].id, filters) == rows[1].id
+        assert database.search_start(rows[2].id, filters) is None
+    assert database.search_start(None, Filters(right=False)) == rows[1].id  # of the labelled
+    assert database.search_start(None, Filters(digit=1, visitor="me")) == rows[2].id
+    for filters in (Filters(), Filters(labelled=True), Filters(visitor="me")):
+        assert database.search_start(None, filters) is None
+
+
 @pytest.mark.parametrize(
     "broken",
     [

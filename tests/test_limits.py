@@ -1,17 +1,26 @@
 """Limits on the work that one process accepts."""
 
+import http.client
+import socket
 import threading
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import MappingProxyType
 
+import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.clients import PREVIEW
-from tests.conftest import LIMIT_S, wait_until
+from tests.clients import PREVIEW, SEVEN, Clients
+from tests.conftest import LIMIT_S, Server, wait_until
+from tests.pictures import encoded, seven
+from tests.test_api import assert_problem, stored_id
 from webapp import limits
 from webapp.errors import Busy
-from webapp.limits import MAX_CONCURRENT, fifo_slot
+from webapp.limits import MAX_BODY_BYTES, MAX_CONCURRENT, Queue, large_pictures, small_pictures
 
 
 def test_requests_beyond_the_limit_are_refused_at_once(
@@ -23,7 +32,7 @@ def test_requests_beyond_the_limit_are_refused_at_once(
         threading.Thread(target=lambda: answers.append(app.test_client().post(**PREVIEW)))
         for _ in range(MAX_CONCURRENT + 6)
     ]
-    with fifo_slot():
+    with small_pictures.slot():
         for thread in threads:
             thread.start()
         wait_until(lambda: len(answers) == 6)
@@ -37,7 +46,7 @@ def test_requests_beyond_the_limit_are_refused_at_once(
 
 def test_picture_waits_for_its_turn(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", 0.01)
-    with fifo_slot():
+    with small_pictures.slot():
         refused = client.post(**PREVIEW)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert client.post(**PREVIEW).status_code == 200
@@ -45,18 +54,19 @@ def test_picture_waits_for_its_turn(client: FlaskClient, monkeypatch: pytest.Mon
 
 def test_pictures_are_processed_one_at_a_time_in_order_of_arrival() -> None:
     events = []
+    queue = Queue()
 
     def process(number: int) -> None:
-        with fifo_slot():
+        with queue.slot():
             events.append(number)
             threading.Event().wait(0.001)  # lets another thread run, if one may
             events.append(number)
 
-    with fifo_slot():
+    with queue.slot():
         threads = [threading.Thread(target=process, args=(number,)) for number in range(20)]
         for number, thread in enumerate(threads):
             thread.start()
-            wait_until(lambda: len(limits.queue) == 2 + number)  # noqa: B023  called at once
+            wait_until(lambda: len(queue.waiting) == 2 + number)  # noqa: B023  called at once
         assert events == []
     for thread in threads:
         thread.join()
@@ -65,8 +75,96 @@ def test_pictures_are_processed_one_at_a_time_in_order_of_arrival() -> None:
 
 def test_request_that_waits_too_long_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", 0.01)
-    with fifo_slot(), pytest.raises(Busy), fifo_slot():
+    queue = Queue()
+    with queue.slot(), pytest.raises(Busy), queue.slot():
         pass
-    with fifo_slot():
+    with queue.slot():
         pass
-    assert not limits.queue
+    assert not queue.waiting
+
+
+PATH = "/api/predictions?store=no"
+LARGE = {
+    "pixels": encoded(seven(600)),
+    "bytes": SEVEN + bytes(100_000),
+    "a form of many bytes": b"--x\r\n" + bytes(100_000),
+    "another format": encoded(seven(), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_small_pictures_do_not_wait_behind_large_ones(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", 0.01)
+    large = {"data": body, "content_type": "image/png"}
+    with large_pictures.slot():
+        assert client.post(**PREVIEW).status_code == 200
+        assert client.post(PATH, **large).status_code == 503
+    with small_pictures.slot():
+        assert client.post(PATH, **large).status_code in (200, 400)
+
+
+def test_form_of_many_parts_is_refused_with_its_reason(client: FlaskClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
+    form = {"data": 60_000 * part + b"--x--", "content_type": "multipart/form-data; boundary=x"}
+    assert_problem(client.post(PATH, **form), 400, "too many parts")
+
+
+def test_form_may_have_four_megabytes(shared_server: Server) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="7"\r\n\r\n'
+    end = b"\r\n--x--\r\n"
+    for excess, status in ((0, 200), (1, 413)):
+        padding = bytes(MAX_BODY_BYTES - len(head + SEVEN + end) + excess)
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        body = head + SEVEN + padding + end
+        assert answer(shared_server, PATH, body, headers).status == status
+
+
+def test_large_label_is_refused_without_parsing_it(client: FlaskClient) -> None:
+    url = f"/api/predictions/{stored_id(client)}"
+    body = b'{"true_digit": 7' + b" " * 100_000 + b"}"
+    assert_problem(client.patch(url, data=body, content_type="application/json"), 400, "true_digit")
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/static/page.js", "/healthz", "/api/nothing"])
+def test_oversized_body_is_answered_on_any_path(shared_server: Server, path: str) -> None:
+    assert answer(shared_server, path, bytes(3 * MAX_BODY_BYTES)).status == 413
+
+
+def answer(
+    server: Server, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+) -> http.client.HTTPResponse:
+    """Return the response to a POST on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    with closing(connection):
+        connection.request("POST", path, body, {"Content-Type": "image/png", **headers})
+        return connection.getresponse()
+
+
+def test_unfinished_bodies_are_limited_in_memory(tmp_path: Path) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    unfinished = f"{head}{MAX_BODY_BYTES}\r\n\r\n".encode() + bytes(MAX_BODY_BYTES - 1)
+    with Server(tmp_path, WEB_CONCURRENCY="1") as server, ExitStack() as stack:
+        (worker,) = psutil.Process(server.process.pid).children()
+        before = worker.memory_info().rss
+        for _ in range(60):
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S)
+            stack.enter_context(connection).sendall(unfinished)
+        refused = answer(server, PATH, bytes(3_000_000))
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert answer(server, PATH, SEVEN).status == 200
+        grown = worker.memory_info().rss - before
+        stack.close()
+        wait_until(lambda: answer(server, PATH, bytes(3_000_000)).status == 400)
+    assert grown < 150e6
+
+
+def test_64_bodies_of_a_megabyte_are_never_refused(tmp_path: Path) -> None:
+    megabyte = bytes(1024 * 1024)
+    with (
+        Server(tmp_path, WEB_CONCURRENCY="1") as server,
+        Clients(server.port, 64, "no", body=megabyte) as clients,
+    ):
+        wait_until(lambda: len(clients.statuses) >= 200)
+    assert set(clients.statuses) == {400}

@@ -269,3 +269,21 @@ def test_workers_may_be_killed_under_load(tmp_path: Path) -> None:
     server.printed()
     stored = {row.id for row in Database(tmp_path / "predictions.db").page(100_000)}
     assert set(clients.ids) <= stored
+
+
+def test_short_pages_lead_to_all_rows_that_match(
+    store: PredictionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.database.SEARCHED", 3)
+    rows = [made(number % 4, "v9") for number in range(24)]
+    for number, row in enumerate(rows):
+        (store.outbox if number % 5 == 0 else store.database).insert(row)
+    for digit in (0, 3, 9):
+        filters = Filters(digit=digit, model_version="v9")
+        pages = [store.page(2, None, filters)]
+        while pages[-1].next:
+            pages.append(store.page(2, pages[-1].next, filters))
+        found = [row.id for page in pages for row in page.predictions]
+        assert found == [row.id for row in rows[::-1] if row.predicted_digit == digit]
+        assert any(len(page.predictions) < 2 and page.next for page in pages)
+        assert [row.id for row in store.iterate(filters)] == found

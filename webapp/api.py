@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
@@ -26,14 +27,23 @@ from webapp.errors import (
     Unauthorized,
 )
 from webapp.exports import csv_chunks
-from webapp.limits import fifo_slot
+from webapp.limits import has_large_body, large_pictures, small_pictures
+from webapp.model import Model
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
-from webapp.prediction import Deletion, Prediction, first_id, new_prediction
+from webapp.prediction import (
+    Classification,
+    Deletion,
+    Prediction,
+    first_id,
+    last_id,
+    new_prediction,
+)
 from webapp.requests import (
     DATETIME,
     FILTERS,
     check_query,
     idempotency_key,
+    is_small_picture,
     json_object,
     parse_cursor,
     parse_filters,
@@ -69,18 +79,11 @@ def create_prediction() -> Response:
     """Classify the posted image, and store the prediction unless store=no."""
     store = query_param("store", parse_bool, "yes or no") is not False
     key = idempotency_key()
-    body = posted_image()
     model = services().model.current
-    with fifo_slot():
-        with metrics.stage("decode"):
-            image = preprocess.decode(body)
-        with metrics.stage("prepare"):
-            pixels = preprocess.prepare(image)
-        with metrics.stage("infer"):
-            answer = model.classify(pixels)
+    answer, pixels = _classify_posted(model)
     visitors = services().visitors
     visitor = visitors.current_id()
-    prediction = new_prediction(answer, model.version, pixels.tobytes(), visitor or new_id(), key)
+    prediction = new_prediction(answer, model.version, pixels, visitor or new_id(), key)
     stored = _insert(prediction) if store else None
     metrics.count_prediction(answer, stored is not None)
     if stored is None:
@@ -92,6 +95,25 @@ def create_prediction() -> Response:
     if not visitor:
         visitors.set_cookie(response, stored.visitor)
     return response
+
+
+def _classify_posted(model: Model) -> tuple[Classification, bytes]:
+    """Classify the posted image; return the answer and the pixels that the model saw."""
+    if has_large_body():
+        with large_pictures.slot():  # a parser copies the body
+            return _classify(model, posted_image())
+    body = posted_image()
+    with (small_pictures if is_small_picture(body) else large_pictures).slot():
+        return _classify(model, body)
+
+
+def _classify(model: Model, body: bytes) -> tuple[Classification, bytes]:
+    with metrics.stage("decode"):
+        image = preprocess.decode(body)
+    with metrics.stage("prepare"):
+        pixels = preprocess.prepare(image)
+    with metrics.stage("infer"):
+        return model.classify(pixels), pixels.tobytes()
 
 
 def _insert(prediction: Prediction) -> Prediction | None:
@@ -106,12 +128,15 @@ def _insert(prediction: Prediction) -> Prediction | None:
 
 @api.get("/predictions")
 def list_predictions() -> Response:
-    """List predictions, newest first."""
+    """List predictions, newest first: those that HISTORY lets the client see."""
+    filters = parse_filters()
+    if not _sees_all():
+        filters = replace(filters, visitor=services().visitors.current_id() or new_id())
     page = services().store.page(
         limit=query_param("limit", parse_integer(1, MAX_LIMIT), f"1 to {MAX_LIMIT}")
         or DEFAULT_LIMIT,
         before=query_param("before", parse_cursor, "the `next` of another list"),
-        filters=parse_filters(),
+        filters=filters,
     )
     body = {"predictions": [_as_json(row) for row in page.predictions], "next": page.next}
     return jsonify(body | {"partial": True} if page.partial else body)
@@ -128,10 +153,16 @@ def export_predictions() -> Response:
 
 @api.delete("/predictions")
 def delete_predictions() -> Response:
-    """Delete all predictions made before `to`, for the operator."""
+    """Delete what a visitor drew (`mine=yes`), or what is older than `to`, for the operator."""
+    if "mine" in request.args and "to" not in request.args:
+        if not query_param("mine", parse_bool, "yes"):
+            raise BadRequest("`mine` should be yes.")
+        visitor = services().visitors.current_id()
+        mine = Deletion(before=last_id(), visitor=visitor)
+        return jsonify(deleted=services().store.delete(mine) if visitor else 0)
     _require_operator()
     time = query_param("to", parse_datetime, DATETIME)
-    if time is None or len(request.args) > 1:
+    if time is None or "mine" in request.args:
         raise BadRequest(f"`to`, alone, should be {DATETIME}: older predictions are deleted.")
     if time > datetime.now(UTC):
         raise BadRequest("`to` should not be later than now.")
@@ -140,8 +171,11 @@ def delete_predictions() -> Response:
 
 @api.delete("/predictions/<uuid:id_>")
 def delete_prediction(id_: UUID) -> Response:
-    """Delete one prediction, for the operator."""
-    _require_operator()
+    """Delete one prediction, for the visitor who made it and for the operator."""
+    if not _is_operator() and not _is_own(services().store.get(str(id_))):
+        if "Authorization" in request.headers and not services().visitors.current_id():
+            _require_operator()
+        _forbid("delete")
     if not services().store.delete(Deletion(str(id_))):
         raise NotFound("There is no such prediction.")
     return Response(status=HTTPStatus.NO_CONTENT)
@@ -150,13 +184,13 @@ def delete_prediction(id_: UUID) -> Response:
 @api.get("/predictions/<uuid:id_>")
 def get_prediction(id_: UUID) -> Response:
     """Return one prediction."""
-    return jsonify(_as_json(services().store.get(str(id_))))
+    return jsonify(_as_json(_find_visible(id_)))
 
 
 @api.get("/predictions/<uuid:id_>/image.png")
 def get_image(id_: UUID) -> Response:
     """Return the 28 × 28 pixels that the model saw as a PNG."""
-    pixels = services().store.get(str(id_)).pixels
+    pixels = _find_visible(id_).pixels
     size = (preprocess.IMAGE_PX, preprocess.IMAGE_PX)
     image = io.BytesIO()
     Image.frombytes("L", size, pixels).save(image, "PNG")
@@ -166,7 +200,7 @@ def get_image(id_: UUID) -> Response:
 @api.patch("/predictions/<uuid:id_>")
 def label_prediction(id_: UUID) -> Response:
     """Set the true digit of a prediction, or remove it with null."""
-    body = json_object()
+    body = {} if has_large_body() else json_object()  # objects take many times the bytes of JSON
     if body.keys() != {"true_digit"}:
         raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
     digit = body["true_digit"]
@@ -203,6 +237,28 @@ def _as_text(time: datetime) -> str:
 
 
 # ---- access ----------------------------------------------------------------------------------
+
+
+def _sees_all() -> bool:
+    """Return whether the client sees everybody's predictions, or only its own.
+
+    Raises Forbidden if it sees none.
+    """
+    history = services().settings.history
+    if history == "everyone" or _is_operator():
+        return True
+    if history == "nobody":
+        raise Forbidden("Only the operator sees predictions.")
+    return False
+
+
+def _find_visible(id_: UUID) -> Prediction:
+    """Return a prediction that the client may see. Raises Forbidden, NotFound."""
+    sees_all = _sees_all()
+    prediction = services().store.get(str(id_))
+    if not (sees_all or _is_own(prediction)):
+        raise NotFound("There is no such prediction.")
+    return prediction
 
 
 def _is_own(prediction: Prediction) -> bool:

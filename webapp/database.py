@@ -36,6 +36,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("versions/*.py"))
 BATCH = 500  # rows in one statement
 DELETE_BATCH = 5_000
+SEARCHED = 5_000  # rows that are examined for one page of a filter without an index
 PROBE = Classification(0, 1.0, [0.1] * 10, doubt=None)
 
 
@@ -214,15 +215,40 @@ class Database:
 
     @translate_errors()
     def page(
-        self, limit: int, before: str | None = None, filters: Filters | None = None
+        self,
+        limit: int,
+        before: str | None = None,
+        filters: Filters | None = None,
+        since: str | None = None,
     ) -> list[Prediction]:
-        """Return the newest predictions whose id is smaller than `before`, `limit` at most."""
-        query = predictions.select().order_by(predictions.c.id.desc()).limit(limit)
-        query = query.where(*_conditions(filters or Filters()))
+        """Return the newest predictions with ids from `since` to `before`, `limit` at most.
+
+        since: is included; `before` is not.
+        """
+        row, filters = predictions.c, filters or Filters()
+        query = predictions.select().order_by(row.id.desc()).limit(limit)
+        query = query.where(*_indexed_conditions(filters), *_other_conditions(filters))
         if before is not None:
-            query = query.where(predictions.c.id < before)
+            query = query.where(row.id < before)
+        if since is not None:
+            query = query.where(row.id >= since)
         with self._reader.connect() as connection:
             return [Prediction(**row._mapping) for row in connection.execute(query)]
+
+    @translate_errors()
+    def search_start(self, before: str | None, filters: Filters) -> str | None:
+        """Return the id from which on one page may search, or None if it may search all rows.
+
+        No index finds the rows that match some filters. A page examines SEARCHED rows for these.
+        """
+        if not list(_other_conditions(filters)):
+            return None
+        row = predictions.c
+        query = sa.select(row.id).where(*_indexed_conditions(filters)).order_by(row.id.desc())
+        if before is not None:
+            query = query.where(row.id < before)
+        with self._reader.connect() as connection:
+            return connection.execute(query.offset(SEARCHED - 1).limit(1)).scalar()
 
     @translate_errors()
     def oldest(
@@ -393,18 +419,24 @@ def _covered(deletion: Deletion) -> sa.ColumnElement[bool]:
     return older if deletion.visitor is None else older & (row.visitor == deletion.visitor)
 
 
-def _conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
+def _other_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
+    """Return the conditions that no index serves."""
     row = predictions.c
     if filters.digit is not None:
         yield row.predicted_digit == filters.digit
-    if filters.labelled is not None:
-        yield row.true_digit.is_not(None) if filters.labelled else row.true_digit.is_(None)
+    if filters.labelled is False:
+        yield row.true_digit.is_(None)
     if filters.right is not None:
-        yield row.true_digit.is_not(None)  # or the index of labelled rows would not be used
         agree = row.true_digit == row.predicted_digit
         yield agree if filters.right else ~agree
     if filters.model_version is not None:
         yield row.model_version == filters.model_version
+
+
+def _indexed_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
+    row = predictions.c
+    if filters.labelled or filters.right is not None:
+        yield row.true_digit.is_not(None)
     if filters.visitor is not None:
         yield row.visitor == filters.visitor
     if filters.since is not None:

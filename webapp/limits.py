@@ -1,5 +1,6 @@
 """Limits on the work that one process accepts; requests beyond them get a 503 at once."""
 
+import io
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -7,16 +8,73 @@ from contextlib import contextmanager, suppress
 
 from flask import Flask, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
 
 from webapp.errors import BadRequest, Busy
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# For the bodies that a process holds. The first FREE_BODY_BYTES of each do not count, so that
+# drawings are accepted while large bodies use up the budget.
+BODY_BUDGET_BYTES = 64 * 1024 * 1024  # 64 requests of 1 MB
+FREE_BODY_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 MAX_CONCURRENT = 64  # requests per process
 QUEUE_TIMEOUT_S = 5  # maximum time a picture waits in the queue
 HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")  # monitoring is never refused
 
 semaphore = threading.BoundedSemaphore(MAX_CONCURRENT)
-queue: deque[threading.Lock] = deque()  # one lock per waiting thread; the first thread is running
+
+
+class ByteBudget:
+    """A number of bytes that the requests of a process may hold at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def acquire(self, size: int) -> None:
+        """Charge bytes that have arrived. Raises Busy beyond the limit."""
+        with self._lock:
+            if self._used + size > self._limit:
+                raise Busy("The server is receiving too many large bodies. Try again in a second.")
+            self._used += size
+
+    def release(self, size: int) -> None:
+        """Give bytes back."""
+        with self._lock:
+            self._used -= size
+
+
+class Queue:
+    """Lets one thread run at a time, in order of arrival.
+
+    A plain lock is not fair: under load, some threads would wait for all the others.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: deque[threading.Lock] = deque()  # one for each thread; the first one runs
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Wait until all earlier threads are done. Raises Busy after QUEUE_TIMEOUT_S."""
+        mine = threading.Lock()
+        mine.acquire()
+        self.waiting.append(mine)
+        try:
+            if self.waiting[0] is not mine and not mine.acquire(timeout=QUEUE_TIMEOUT_S):
+                raise Busy("The server is busy. Try again in a second.")
+            yield
+        finally:
+            self.waiting.remove(mine)
+            with suppress(IndexError, RuntimeError):  # nobody waits, or the first one runs
+                self.waiting[0].release()
+
+
+budget = ByteBudget(BODY_BUDGET_BYTES)
+# Processing a large picture takes up to a hundred megabytes, so these are processed one by one.
+# Small ones have a queue of their own, so that they do not wait behind large ones.
+small_pictures, large_pictures = Queue(), Queue()
 
 
 def init_app(app: Flask) -> None:
@@ -27,12 +85,7 @@ def init_app(app: Flask) -> None:
 
 
 def _acquire() -> None:
-    body = request.get_data()  # before the semaphore, so that a slow upload occupies no place
-    if len(body) < (request.content_length or 0):
-        raise BadRequest("The body ends early.")
-    # Werkzeug truncates a body without a length (chunked encoding) at the limit.
-    if request.content_length is None and len(body) >= MAX_BODY_BYTES:
-        raise RequestEntityTooLarge
+    _receive_body()  # before the semaphore, so that a slow upload occupies no place
     if request.path in HEALTH_PATHS:
         return
     if not semaphore.acquire(blocking=False):
@@ -40,28 +93,46 @@ def _acquire() -> None:
     g.holds_semaphore = True
 
 
+def _receive_body() -> None:
+    """Read the body into memory, and charge what arrives beyond FREE_BODY_BYTES to the budget."""
+    stream = get_input_stream(request.environ, max_content_length=MAX_BODY_BYTES)
+    expected = MAX_BODY_BYTES if request.content_length is None else request.content_length
+    body = io.BytesIO()
+    g.charged_bytes = 0
+    try:
+        while body.tell() < expected and (chunk := stream.read(CHUNK_BYTES)):
+            _charge(body.tell() + len(chunk) - FREE_BODY_BYTES - g.charged_bytes)
+            body.write(chunk)
+        if request.content_length is not None and body.tell() < expected:
+            raise BadRequest("The body ends early.")
+        # Werkzeug truncates a body without a length (chunked encoding) at the limit.
+        if request.content_length is None and body.tell() >= MAX_BODY_BYTES:
+            raise RequestEntityTooLarge
+    except Exception:
+        body.close()  # the rest of it is read, and dropped, before the answer
+        _release_body()
+        raise
+    body.seek(0)
+    request.environ |= {"wsgi.input": body, "wsgi.input_terminated": True}
+    request.max_content_length = MAX_BODY_BYTES + 1  # parsers look for the end of the body
+
+
+def _charge(size: int) -> None:
+    if size > 0:
+        budget.acquire(size)
+        g.charged_bytes += size
+
+
+def has_large_body() -> bool:
+    """Return whether the body of the current request counts towards the budget."""
+    return bool(g.charged_bytes)
+
+
 def _release(error: BaseException | None) -> None:
     if g.pop("holds_semaphore", False):
         semaphore.release()
+    _release_body()
 
 
-@contextmanager
-def fifo_slot() -> Iterator[None]:
-    """Let one thread run at a time, in order of arrival.
-
-    Decoding a large picture takes a hundred megabytes, so pictures are processed one by one. A
-    plain lock is not fair: under load, some threads would wait for all the others.
-
-    Raises Busy after QUEUE_TIMEOUT_S.
-    """
-    mine = threading.Lock()
-    mine.acquire()
-    queue.append(mine)
-    try:
-        if queue[0] is not mine and not mine.acquire(timeout=QUEUE_TIMEOUT_S):
-            raise Busy("The server is busy. Try again in a second.")
-        yield
-    finally:
-        queue.remove(mine)
-        with suppress(IndexError, RuntimeError):  # the queue is empty, or its first thread runs
-            queue[0].release()
+def _release_body() -> None:
+    budget.release(g.pop("charged_bytes", 0))

@@ -2,6 +2,8 @@
 
 from flask import Blueprint, Flask, Response, render_template, request
 
+from webapp.services import services
+
 pages = Blueprint("pages", __name__)
 
 HEADERS = {
@@ -32,4 +34,7 @@ def _add_headers(response: Response) -> Response:
 @pages.get("/")
 def index() -> str:
     """Return the page."""
-    return render_template("index.html")
+    settings = services().settings
+    return render_template(
+        "index.html", history=settings.history, retention_days=settings.retention_days
+    )

@@ -127,6 +127,11 @@ def first_id(time: datetime) -> str:
     return _uuid7(time_ms * 1_000_000, 0)
 
 
+def last_id() -> str:
+    """Return the largest id that a prediction made until now can have."""
+    return _uuid7(_now_ns(), (1 << 62) - 1)
+
+
 _last_ns = 0
 _last_ns_lock = threading.Lock()
 

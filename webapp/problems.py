@@ -34,6 +34,7 @@ def _malformed(error: Exception) -> Response:
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:
     if not request.path.startswith("/api/"):
+        _drain()
         return error
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):

@@ -5,17 +5,22 @@ import binascii
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
+from webapp.limits import FREE_BODY_BYTES
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Filters
 
 FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+SMALL_PICTURE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
@@ -30,14 +35,30 @@ def posted_image() -> bytes:
     if request.mimetype in IMAGE_TYPES:
         return request.get_data()
     if request.mimetype == "multipart/form-data":
-        if "image" not in request.files:
-            raise BadRequest("The form has no file in a field named `image`.")
-        return bytes(request.files["image"].read())
+        return _form_file()
     if request.mimetype == "application/json":
         return _data_url(json_object().get("image"))
     raise UnsupportedMedia(
         f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
     )
+
+
+def is_small_picture(body: bytes) -> bool:
+    """Return whether an encoded image takes little time and memory, like those of the page."""
+    if len(body) > FREE_BODY_BYTES or not body.startswith(PNG_START):
+        return False
+    width, height = struct.unpack_from(">II", body.ljust(24), 16)
+    return bool(width * height <= SMALL_PICTURE_PIXELS)
+
+
+def _form_file() -> bytes:
+    try:
+        files = request.files
+    except RequestEntityTooLarge as error:
+        raise BadRequest("The form has too many parts. Send the field `image` only.") from error
+    if "image" not in files:
+        raise BadRequest("The form has no file in a field named `image`.")
+    return bytes(files["image"].read())
 
 
 def _data_url(url: object) -> bytes:

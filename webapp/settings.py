@@ -85,6 +85,7 @@ def _rate_limit_store(text: str) -> str:
 
 
 SECRETS = ("DATABASE_URL", "SECRET_KEY", "OPERATOR_TOKEN")
+HISTORIES = {name: name for name in ("everyone", "own", "nobody")}
 LOG_LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
 SWITCH = dict.fromkeys(("on", "true", "yes", "1"), True) | dict.fromkeys(
     ("off", "false", "no", "0"), False
@@ -126,6 +127,9 @@ class Settings:
         "TRUSTED_PROXIES", 0, parse_integer(0, 9), "the number of reverse proxies, 0 to 9"
     )
     operator_token: str = _setting("OPERATOR_TOKEN", "", str, "a long random string")
+    history: str = _setting(
+        "HISTORY", "everyone", parse_choice(HISTORIES), f"one of {', '.join(HISTORIES)}"
+    )
     retention_days: int | None = _setting(
         "RETENTION_DAYS", None, parse_integer(1, 36_500), "a number of days from 1 to 36500"
     )

@@ -121,21 +121,30 @@ class PredictionStore:
     # ---- many predictions --------------------------------------------------------------------
 
     def page(self, limit: int, before: str | None = None, filters: Filters | None = None) -> Page:
-        """Return the newest predictions whose id is smaller than `before`."""
+        """Return the newest predictions whose id is smaller than `before`.
+
+        There may be fewer than `limit` although there is a next page: see Database.search_start.
+        """
+        filters = filters or Filters()
         # The outbox first: a row that is flushed meanwhile is found twice rather than not at all.
-        rows = self._ask_outbox(self.outbox.page, limit + 1, before, filters)
+        start = self._ask_outbox(self.outbox.search_start, before, filters)
+        rows = self._ask_outbox(self.outbox.page, limit + 1, before, filters, start)
         partial = False
         try:
             with self._database() as database:
                 deleted = database.deleted(rows) if rows else ()
                 rows = [row for row in rows or () if row.id not in deleted]
-                rows += database.page(limit + 1, before, filters)
+                database_start = database.search_start(before, filters)
+                rows += database.page(limit + 1, before, filters, database_start)
+                start = max(filter(None, (start, database_start)), default=None)
         except StorageUnavailable:
             if rows is None:
                 raise
             partial = True
-        rows = _newest(rows)
-        return Page(rows[:limit], rows[limit - 1].id if len(rows) > limit else None, partial)
+        rows = [row for row in _newest(rows) if not start or row.id >= start]
+        if len(rows) > limit:
+            return Page(rows[:limit], rows[limit - 1].id, partial)
+        return Page(rows, start, partial)
 
     def iterate(self, filters: Filters) -> Iterator[Prediction]:
         """Return all predictions that match, newest first, without loading them all."""

@@ -8,6 +8,8 @@ from gunicorn.sock import BaseSocket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 REQUEST_TIMEOUT_S = 10  # maximum time to receive a request, including the wait for its first byte
+BUSY_THREADS = 100  # from here on, a worker lets the others accept connections first
+ACCEPT_DELAY_S = 0.005
 SEND_TIMEOUT_S = 20  # maximum time that a client may accept nothing of its response
 
 
@@ -23,6 +25,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SEND_TIMEOUT_S
                 )
         super().init_process()
+
+    def accept(self, listener: BaseSocket) -> None:
+        """Accept a connection if there is a thread for it, unless another worker is faster."""
+        if len(self._deadlines) > BUSY_THREADS:
+            time.sleep(ACCEPT_DELAY_S)
+        if len(self._deadlines) < self.cfg.threads:
+            super().accept(listener)
 
     def handle(self, conn: TConn) -> object:
         """Receive and answer one request. Runs in a thread."""
@@ -53,5 +62,5 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         before = -1
         while before != self.nr_conns:
             before = self.nr_conns
-            self.accept(listener)
+            super().accept(listener)
         listener.close()

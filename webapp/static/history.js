@@ -64,6 +64,17 @@ export class History {
     this.#render();
   }
 
+  remove(id) {
+    this.#predictions = this.#predictions.filter((old) => old.id !== id);
+    this.#render();
+  }
+
+  // Loads the first page, and forgets what was in the table.
+  async reload() {
+    this.#predictions = [];
+    await this.load();
+  }
+
   async #loadMore() {
     await this.#load({ before: this.#next }, (page) => [...this.#predictions, ...page]);
   }
@@ -120,7 +131,11 @@ export class History {
     this.#empty.hidden = sorted.length > 0;
     const { digit, outcome } = this.#filterValues();
     this.#empty.textContent =
-      digit || outcome ? "No predictions match these filters." : "No predictions yet.";
+      digit || outcome
+        ? this.#next === null
+          ? "No predictions match these filters."
+          : "No recent predictions match these filters. Show more to search older ones."
+        : "No predictions yet.";
     this.#more.hidden = this.#next === null;
   }
 }

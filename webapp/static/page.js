@@ -23,6 +23,7 @@ let drawing = 0; // Increases with each stroke or image, so that previews of old
 let revision = 0; // Increases with each change on the pad.
 let previewedRevision = 0; // The last revision that was sent for a preview.
 let submittedRevision = null; // The revision that is stored, or is being sent to be stored.
+let unanswered = null; // The key and the revision of the last request to store that failed.
 let isPreviewing = false;
 let predictionQueue = Promise.resolve();
 let labelQueue = Promise.resolve();
@@ -85,18 +86,27 @@ async function predict() {
   if (submittedRevision === revision) return; // A double click, or a key that is held down.
   const submitted = (submittedRevision = revision);
   const image = pad.toDataUrl();
+  // The same key again stores nothing twice if only the response of the failed request was lost.
+  const key = unanswered?.revision === revision ? unanswered.key : randomKey();
   // Requests are sent one after another: the first response sets the visitor cookie for the later ones.
-  const request = predictionQueue.then(() => server.createPrediction(image));
+  const request = predictionQueue.then(() => server.createPrediction(image, key));
   predictionQueue = request.catch(() => {});
   try {
     const prediction = await request;
+    unanswered = null;
     if (prediction.id) history.add(prediction);
     else if (submittedRevision === submitted) submittedRevision = null;
     if (submitted === revision) showPrediction(prediction);
   } catch (error) {
+    unanswered = { key, revision: submitted };
     if (submittedRevision === submitted) submittedRevision = null;
     if (submitted === revision) showError(error, predict);
   }
+}
+
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16)); // crypto.randomUUID needs HTTPS.
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function showPrediction(prediction) {
@@ -137,6 +147,41 @@ function saveLabel(id, digit) {
   });
 }
 
+// ---- Deletions -------------------------------------------------------------------------------
+
+async function deletePrediction() {
+  const { id } = result.prediction;
+  try {
+    await server.deletePrediction(id);
+    history.remove(id);
+    if (result.prediction?.id === id) forgetStored();
+    showMessage("Prediction deleted.");
+    loadStats().catch(() => {});
+  } catch (error) {
+    showError(error);
+  }
+}
+
+async function deleteMine() {
+  try {
+    const { deleted } = await server.deleteMine();
+    if (result.isStored) forgetStored();
+    if (!element("recent").hidden) history.reload();
+    showMessage(
+      deleted ? `Deleted everything you drew: ${deleted}.` : "This browser has stored no predictions.",
+    );
+    loadStats().catch(() => {});
+  } catch (error) {
+    showError(error, deleteMine);
+  }
+}
+
+// The prediction on display is no longer stored: the drawing can be stored again.
+function forgetStored() {
+  submittedRevision = null;
+  result.markOutdated();
+}
+
 async function loadStats() {
   stats.show(await server.getStats());
 }
@@ -162,6 +207,8 @@ element("feedback").addEventListener("click", (event) => {
   const digit = event.target.closest("[data-digit]")?.dataset.digit;
   if (digit !== undefined) toggleLabel(Number(digit));
 });
+element("delete").addEventListener("click", deletePrediction);
+element("delete-mine").addEventListener("click", deleteMine);
 document.addEventListener("keydown", (event) => {
   const hasCommand = event.ctrlKey || event.metaKey;
   const control = event.target.closest("button, select, input"); // These use some keys themselves.
@@ -177,6 +224,6 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("visibilitychange", previewLoop);
 onImage(element("file"), { onImage: (image) => pad.showImage(image), onError: showMessage });
 
-history.load();
+if (!element("recent").hidden) history.load();
 load(loadStats);
 load(loadModel);

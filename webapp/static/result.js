@@ -31,14 +31,14 @@ export class Result {
     meter.querySelector(".bar span").style.width = `${100 * confidence}%`;
     this.#showProbabilities(probabilities, digit);
     drawPixels(this.#element("seen"), prediction.pixels);
-    this.#updateLabelButtons(this.isStored, label);
+    this.#updateButtons(this.isStored, label);
   }
 
   // Keeps the prediction on display, but it can no longer be labelled: the drawing has changed.
   markOutdated() {
     this.prediction = null;
     delete this.#element("answer").dataset.predictionId;
-    this.#updateLabelButtons(false, null);
+    this.#updateButtons(false, null);
   }
 
   clear() {
@@ -53,7 +53,8 @@ export class Result {
     seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
   }
 
-  #updateLabelButtons(enabled, label) {
+  #updateButtons(enabled, label) {
+    this.#element("delete").disabled = !enabled;
     for (const button of this.#element("feedback").querySelectorAll("button")) {
       button.disabled = !enabled;
       button.setAttribute("aria-pressed", Number(button.dataset.digit) === label);

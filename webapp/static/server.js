@@ -3,9 +3,9 @@
 const PREDICTIONS = "/api/predictions";
 const TIMEOUT_MS = 15_000;
 
-// Classifies an image, given as a data URL, and stores the prediction.
-export async function createPrediction(image) {
-  return send("POST", PREDICTIONS, { image });
+// Classifies an image, given as a data URL, and stores the prediction, once for each key.
+export async function createPrediction(image, key) {
+  return send("POST", PREDICTIONS, { image }, { "Idempotency-Key": key });
 }
 
 // Classifies an image without storing anything.
@@ -16,6 +16,16 @@ export async function preview(image) {
 // Sets the label of a prediction, or removes it if trueDigit is null.
 export async function setLabel(id, trueDigit) {
   return send("PATCH", `${PREDICTIONS}/${id}`, { true_digit: trueDigit });
+}
+
+// Deletes a prediction that this browser made.
+export async function deletePrediction(id) {
+  return request(`${PREDICTIONS}/${id}`, { method: "DELETE" });
+}
+
+// Deletes all predictions that this browser made. Returns { deleted }, how many there were.
+export async function deleteMine() {
+  return request(`${PREDICTIONS}?mine=yes`, { method: "DELETE" });
 }
 
 // Returns one page of predictions, newest first. Pass its `next` as `before` to get the next page.
@@ -32,8 +42,8 @@ export async function getModel() {
   return request("/api/model");
 }
 
-function send(method, url, body) {
-  const headers = { "Content-Type": "application/json" };
+function send(method, url, body, headers) {
+  headers = { "Content-Type": "application/json", ...headers };
   return request(url, { method, headers, body: JSON.stringify(body) });
 }
 
@@ -50,7 +60,7 @@ async function request(url, options) {
   } finally {
     clearTimeout(timer);
   }
-  if (response.ok && body) return body;
+  if (response.ok && (body || response.status === 204)) return body;
   const error = new Error(body?.detail ?? "The server sent an unexpected response.");
   error.retryAfter = Number(response.headers.get("Retry-After")); // In seconds; 0 without the header.
   throw error;
