@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from webapp.decode import decode
 from webapp.model import Model
-from webapp.preprocess import decode, prepare
+from webapp.preprocess import prepare
 
 GRAPH = Path(__file__).parent.parent / "artifacts" / "digits.onnx"
 

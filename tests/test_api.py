@@ -167,8 +167,23 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
         {"json": {"image": DATA_URL}},
         {"data": SEVEN, "content_type": "IMAGE/PNG; charset=binary"},
         {"json": {"image": DATA_URL}, "content_type": "application/json; charset=utf-8"},
+        {"data": encoded(seven(), "JPEG"), "content_type": "image/jpg"},
+        {"data": encoded(seven(), "JPEG"), "content_type": "image/pjpeg"},
+        {"json": {"image": "\r\n".join(re.findall(".{1,76}", DATA_URL))}},
+        {"json": {"image": "data:;base64," + base64.b64encode(SEVEN + b"\0").decode().rstrip("=")}},
     ],
-    ids=["jpeg", "webp", "form", "data url", "png with parameter", "json with parameter"],
+    ids=[
+        "jpeg",
+        "webp",
+        "form",
+        "data url",
+        "png with parameter",
+        "json with parameter",
+        "jpg",
+        "pjpeg",
+        "data url of several lines",
+        "data url without padding",
+    ],
 )
 def test_picture_may_come_in_several_ways(client: FlaskClient, request_: dict[str, Any]) -> None:
     assert client.post(PREDICTIONS, **request_).json["predicted_digit"] == 7
@@ -188,7 +203,6 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
     [
         (400, b"seven", "image/png", "PNG"),
         (400, SEVEN[:-100], "image/png", "PNG"),
-        (400, 501 * b"\xff\xda", "image/jpeg", "too many scans"),
         (400, b"{", "application/json", "not JSON"),
         (400, b"[" * 100_000, "application/json", "not JSON"),
         (400, b"[]", "application/json", "object"),
@@ -199,7 +213,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, b'{"image": "%s"}' % DATA_URL[5:].encode(), "application/json", "data:image"),
         (400, b'{"image": "data:image/png,seven"}', "application/json", "data:image"),
         (400, b'{"image": "%s!"}' % DATA_URL.encode(), "application/json", "base64"),
-        (400, b'{"image": "data:image/png;base64,AAA"}', "application/json", "base64"),
+        (400, b'{"image": "data:image/png;base64,AAAAA"}', "application/json", "base64"),
         (400, FORM % (b"picture", b"; filename=7.png"), FORM_TYPE, "`image`"),
         (400, FORM % (b"image", b""), FORM_TYPE, "`image`"),
         (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
@@ -210,8 +224,10 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (415, b"seven", "text/plain", "image/png"),
         (415, SEVEN, "image/gif", "image/png"),
         (415, SEVEN, "", "image/png"),
+        (415, b"%PDF-1.7", "application/pdf", "PDF files are not supported. Save"),
+        (415, b"%PDF-1.7", "image/png", "PDF files are not supported. Save"),
         (422, encoded(Image.new("L", (280, 280))), "image/png", "blank"),
-        (422, encoded(Image.new("1", (20_000, 20_000))), "image/png", "4 million"),
+        (422, encoded(Image.new("1", (20_000, 20_000))), "image/png", "16 million"),
     ],
 )
 def test_bad_picture_gets_a_clear_problem(

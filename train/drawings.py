@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from webapp.preprocess import decode, prepare
+from webapp.decode import decode
+from webapp.preprocess import prepare
 
 FILE_NAME = "pendigits-orig.tra"
 SOURCE_URL = (

@@ -13,8 +13,9 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
 from PIL import Image
 
-from webapp import metrics, preprocess
+from webapp import metrics
 from webapp.auth import is_operator, new_id
+from webapp.decode import decode
 from webapp.engines import cause_of
 from webapp.errors import (
     BadRequest,
@@ -38,6 +39,7 @@ from webapp.prediction import (
     last_id,
     new_prediction,
 )
+from webapp.preprocess import IMAGE_PX, prepare
 from webapp.requests import (
     DATETIME,
     FILTERS,
@@ -109,9 +111,9 @@ def _classify_posted(model: Model) -> tuple[Classification, bytes]:
 
 def _classify(model: Model, body: bytes) -> tuple[Classification, bytes]:
     with metrics.stage("decode"):
-        image = preprocess.decode(body)
+        image = decode(body)
     with metrics.stage("prepare"):
-        pixels = preprocess.prepare(image)
+        pixels = prepare(image)
     with metrics.stage("infer"):
         return model.classify(pixels), pixels.tobytes()
 
@@ -191,7 +193,7 @@ def get_prediction(id_: UUID) -> Response:
 def get_image(id_: UUID) -> Response:
     """Return the 28 × 28 pixels that the model saw as a PNG."""
     pixels = _find_visible(id_).pixels
-    size = (preprocess.IMAGE_PX, preprocess.IMAGE_PX)
+    size = (IMAGE_PX, IMAGE_PX)
     image = io.BytesIO()
     Image.frombytes("L", size, pixels).save(image, "PNG")
     return Response(image.getvalue(), mimetype="image/png")

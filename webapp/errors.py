@@ -6,7 +6,7 @@
     ├── Unauthorized        401   an operator route without the operator's token
     ├── Forbidden           403   somebody else's prediction
     ├── NotFound            404   no such prediction
-    ├── UnsupportedMedia    415   a media type that the service does not read
+    ├── UnsupportedMedia    415   a media type or a format that the service does not read
     ├── BlankImage          422   an image without visible ink
     ├── TooManyPixels       422   an image that is too large to decode
     ├── InvalidLabel        422   a label that is neither a digit nor null
@@ -62,7 +62,7 @@ class NotFound(Problem):
 
 
 class UnsupportedMedia(Problem):
-    """The service does not read this media type."""
+    """The service does not read this media type or format."""
 
     status = 415
     title = "Unsupported media type"

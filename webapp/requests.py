@@ -13,6 +13,7 @@ from uuid import UUID
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from webapp.containers import reject_other_formats
 from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
 from webapp.limits import FREE_BODY_BYTES
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
@@ -22,6 +23,7 @@ FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 SMALL_PICTURE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
 T = TypeVar("T")
@@ -32,12 +34,13 @@ def posted_image() -> bytes:
 
     Raises BadRequest, NotAnImage, UnsupportedMedia.
     """
-    if request.mimetype in IMAGE_TYPES:
+    if request.mimetype in IMAGE_TYPES | OTHER_IMAGE_NAMES:
         return request.get_data()
     if request.mimetype == "multipart/form-data":
         return _form_file()
     if request.mimetype == "application/json":
         return _data_url(json_object().get("image"))
+    reject_other_formats(request.get_data())
     raise UnsupportedMedia(
         f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
     )
@@ -65,8 +68,9 @@ def _data_url(url: object) -> bytes:
     head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not (head.startswith("data:") and head.endswith(";base64")):
         raise BadRequest('The body should be {"image": "data:image/png;base64,…"}.')
+    data = "".join(data.split()).rstrip("=")  # lines and padding are optional
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise NotAnImage("The data URL is not base64.") from error
 

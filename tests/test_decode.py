@@ -1,0 +1,218 @@
+"""Which pictures are read, and which are refused."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.corpus import (
+    ASCII,
+    EXIF_PREFIX,
+    IMAGE_WIDTH,
+    JPEG,
+    RESOLUTION_UNIT,
+    SIGNED_LONG,
+    animated,
+    exif,
+    png_chunk,
+    turned,
+    with_jpeg_segment,
+    with_png_chunks,
+)
+from tests.pictures import encoded, seven
+from tests.test_preprocess import same
+from webapp.decode import decode
+from webapp.errors import BlankImage, NotAnImage, TooManyPixels, UnsupportedMedia
+from webapp.preprocess import prepare
+
+COMPRESSED = zlib.compress(bytes(2_000_000))
+ICC = b"profile\0\0" + COMPRESSED
+FRAMES = [Image.new("RGB", (280, 280)), seven().convert("RGB"), Image.new("RGB", (280, 280), "red")]
+QUARTER_TURN = seven().rotate(90)
+
+
+# ---- What pixels do not need -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"iTXt", b"comment\0\1\0\0\0" + COMPRESSED),
+        png_chunk(b"zTXt", b"comment\0\0" + COMPRESSED),
+        png_chunk(b"iCCP", ICC),
+        png_chunk(b"iCCP", b"broken"),
+        png_chunk(b"eXIf", b"II*\0"),
+        png_chunk(b"eXIf", exif([turned(6)])[:14]),
+        png_chunk(b"tEXt", b"comment\0wrong checksum", checksum=7),
+        png_chunk(b"tRNS", b"\0\0", checksum=7),
+        png_chunk(b"acTL", b"broken"),
+    ],
+    ids=["iTXt", "zTXt", "iCCP", "no profile", "eXIf", "cut eXIf", "tEXt", "tRNS", "acTL"],
+)
+def test_png_is_read_whatever_its_metadata(chunk: bytes) -> None:
+    assert same(prepare(decode(with_png_chunks([chunk]))))
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt", b"juNK"])
+def test_thousands_of_chunks_are_not_decompressed(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = with_png_chunks([png_chunk(name, ICC)] * 1900)
+    assert len(body) > 3_000_000
+    image = decode(body)
+    assert not {"icc_profile", "profile"} & image.info.keys()
+    assert same(prepare(image))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        with_png_chunks([png_chunk(b"juNK")] * 10_000),
+        JPEG[:2] + b"\xff\xfe\0\2" * 10_000 + JPEG[2:],
+        b"RIFF\0\0\0\0WEBP" + b"junk\0\0\0\0" * 10_000 + encoded(seven(), "WEBP")[12:],
+    ],
+    ids=["png", "jpeg", "webp"],
+)
+def test_file_of_too_many_parts_is_refused(body: bytes) -> None:
+    with pytest.raises(NotAnImage, match="too many parts"):
+        decode(body)
+
+
+@pytest.mark.parametrize("scans", [501, 30])
+def test_jpeg_with_too_many_scans_is_refused(scans: int) -> None:
+    large = encoded(Image.new("L", (4000, 4000)), "JPEG") if scans < 500 else JPEG
+    with pytest.raises(NotAnImage, match="too many scans"):
+        decode(large[:-2] + b"\xff\xda\0\x08\1\1\0\1\x3f\0" * scans + large[-2:])
+
+
+# ---- Orientation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [turned(6), (RESOLUTION_UNIT, ASCII, b"cm\0\0")],
+        [(IMAGE_WIDTH, SIGNED_LONG, b"\xff\xff\xff\xff"), turned(6)],
+        [(IMAGE_WIDTH, 99, b"\xff\xff\xff\xff"), turned(6)],
+    ],
+    ids=["text as a unit", "negative width", "unknown type"],
+)
+def test_picture_is_turned_upright_whatever_else_its_exif_has(
+    entries: list[tuple[int, int, bytes]],
+) -> None:
+    content = exif(entries)
+    jpeg = with_jpeg_segment(0xE1, EXIF_PREFIX + content, encoded(QUARTER_TURN, "JPEG"))
+    png = with_png_chunks([png_chunk(b"eXIf", content)], encoded(QUARTER_TURN))
+    for body, upright in ((jpeg, JPEG), (png, encoded(seven()))):
+        difference = prepare(decode(body)).astype(int) - prepare(decode(upright))
+        assert np.abs(difference).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+def test_orientation_is_applied_as_pillow_applies_it(format_: str, orientation: int) -> None:
+    from PIL import ImageOps
+
+    content = Image.Exif()
+    content[0x0112] = orientation
+    body = io.BytesIO()
+    seven().crop((0, 0, 280, 250)).convert("RGB").save(body, format_, exif=content)
+    expected = ImageOps.exif_transpose(Image.open(body)).convert("RGB")
+    assert decode(body.getvalue()).convert("RGB").tobytes() == expected.tobytes()
+
+
+# ---- Pixels ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_levels_of_a_16_bit_picture_may_use_fewer_bits(bits: int) -> None:
+    levels = np.asarray(seven()).astype(int) * (2**bits - 1) // 255
+    body = encoded(Image.fromarray(levels.astype(np.uint16)))
+    assert same(prepare(decode(body)), levels=3)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_first_frame_with_ink_is_read(format_: str) -> None:
+    assert same(prepare(decode(animated(format_, FRAMES))))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_animation_without_ink_is_blank(format_: str) -> None:
+    with pytest.raises(BlankImage):
+        prepare(decode(animated(format_, [FRAMES[0], FRAMES[2]])))
+
+
+def test_later_frames_do_not_matter() -> None:
+    body = animated("PNG", [FRAMES[1], FRAMES[0]])
+    assert same(prepare(decode(body.replace(b"fdAT", b"fdAX"))))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restart", [0, 1])
+def test_jpeg_may_lack_its_end_marker_but_no_pixels(progressive: bool, restart: int) -> None:
+    file = io.BytesIO()
+    seven().save(file, "JPEG", progressive=progressive, restart_marker_rows=restart)
+    body = file.getvalue()
+    expected = decode(body).tobytes()
+    for missing in (1, 2):
+        assert decode(body[:-missing]).tobytes() == expected
+    for length in range(0, len(body) - 12, 7):
+        with pytest.raises(NotAnImage):
+            decode(body[:length])
+
+
+def test_photograph_of_16_megapixels_is_reduced() -> None:
+    photo = Image.new("L", (4800, 3300), 250)
+    photo.paste(20, (1000, 500), seven(2000))
+    photo = photo.convert("RGB")
+    for format_ in ("JPEG", "PNG", "WEBP"):
+        image = decode(encoded(photo, format_))
+        assert 1000 <= image.width < 2000
+        assert np.abs(prepare(image).astype(int) - prepare(seven())).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"), [((4001, 4000), "1"), ((20_000, 20_000), "1"), ((3000, 3000), "RGBA;16")]
+)
+def test_huge_picture_is_refused(size: tuple[int, int], mode: str) -> None:
+    depth, color_type = (1, 0) if mode == "1" else (16, 6)
+    header = png_chunk(
+        b"IHDR", b"".join(n.to_bytes(4) for n in size) + bytes((depth, color_type, 0, 0, 0))
+    )
+    with pytest.raises(TooManyPixels):
+        decode(encoded(seven())[:8] + header + png_chunk(b"IDAT"))
+
+
+# ---- Other formats ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
+        ("AVIF", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"),
+        ("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+        ("SVG", b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- 7 -->\n<svg/>'),
+        ("PDF", b"%PDF-1.7\n"),
+        ("GIF", encoded(seven(), "GIF")),
+        ("BMP", encoded(seven(), "BMP")),
+        ("TIFF", encoded(seven(), "TIFF")),
+        ("JPEG XL", b"\xff\x0a\0\0"),
+    ],
+)
+def test_other_format_is_named_with_advice(name: str, body: bytes) -> None:
+    with pytest.raises(UnsupportedMedia, match=f"^{name} files are not supported. Save the"):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"seven", encoded(seven())[:-200], encoded(seven())[:20], JPEG[:2], b"RIFF\0\0\0\0WEBP"],
+    ids=["empty", "text", "truncated", "png", "jpeg", "webp"],
+)
+def test_what_is_no_picture_is_refused(body: bytes) -> None:
+    with pytest.raises(NotAnImage):
+        decode(body)

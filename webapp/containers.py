@@ -1,0 +1,343 @@
+"""Reduce a PNG, JPEG or WebP file to what its pixels and its orientation need.
+
+A decoder never sees metadata, so broken metadata does no harm and large metadata costs no time.
+Nothing is decompressed here. The number of parts (chunks, segments, scans) is limited.
+
+Sources: PNG 3rd edition (W3C, 2025), JPEG (ITU-T T.81), WebP container (RFC 9649), Exif 3.0.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from webapp.errors import NotAnImage, TooManyPixels, UnsupportedMedia
+
+MAX_PIXELS = 16_000_000
+MAX_BYTES = 4 * MAX_PIXELS  # of the pixels as they are stored: deeper ones take longer
+MAX_PARTS = 10_000
+MAX_FRAMES = 100  # of a WebP animation; later ones are dropped
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
+PNG_PALETTE = 3  # a color type
+PNG_HEAD = frozenset({b"IHDR", b"PLTE", b"tRNS"})  # once, before the pixels
+PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+PNG_KEPT = PNG_HEAD | PNG_ANIMATION | {b"IDAT", b"eXIf"}
+PNG_ANCILLARY = 0x20  # a bit of the first letter
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
+JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]|\Z")  # restart markers are part of a scan
+JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
+JPEG_JFIF, JPEG_EXIF, JPEG_ADOBE, JPEG_SCAN, JPEG_EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
+MAX_SCANS = 500
+MAX_SCANNED = 25 * MAX_PIXELS  # in all scans and components: empty scans take time too
+JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # scan data that nobody has drawn
+
+WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
+WEBP_KEPT = WEBP_SIZED | {b"ALPH", b"ANIM", b"ANMF", b"EXIF"}
+WEBP_ANIMATED, WEBP_ALPHA = 0x02, 0x10  # flags of VP8X
+
+EXIF_PREFIX = b"Exif\0\0"
+EXIF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+EXIF_ORIENTATION = 0x0112
+EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # by type
+
+OTHER_FORMATS = {
+    name: re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    for name, pattern in {
+        "AVIF": rb".{4}ftyp(avif|avis)",
+        "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
+        "SVG": rb"(\xef\xbb\xbf)?\s*(<svg|<(\?xml|!doctype|!--).{,4000}?<svg)",
+        "PDF": rb".{,1024}?%PDF-",
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM.{4}\0\0\0\0",
+        "TIFF": rb"II[*+]\0|MM\0[*+]",
+        "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    }.items()
+}
+
+UNREADABLE = "The body can't be read as a PNG, JPEG or WebP image."
+TOO_MANY_PARTS = "The file has too many parts. Save it again in another format."
+
+
+class Chunk(NamedTuple):
+    """A part of a PNG."""
+
+    name: bytes
+    content: bytes
+    checksum: bytes
+
+    def is_intact(self) -> bool:
+        """Say whether the checksum is right."""
+        return zlib.crc32(self.content, zlib.crc32(self.name)).to_bytes(4) == self.checksum
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file without metadata."""
+
+    format: str
+    data: bytes
+    width: int
+    height: int
+    orientation: int  # as in Exif: 1 to 8
+    channels: int | None = None  # of a PNG with 8 bits per sample that is not interlaced
+    animation: bytes | None = None  # the file with all frames
+    other_end: bytes | None = None  # without end marker: it looks the same if it is complete
+
+
+def read_container(body: bytes) -> Container:
+    """Return a file without metadata. Raises NotAnImage, TooManyPixels, UnsupportedMedia."""
+    if body.startswith(PNG_SIGNATURE):
+        return _read_png(body)
+    if body.startswith(JPEG_START):
+        return _read_jpeg(body)
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return _read_webp(body)
+    reject_other_formats(body)
+    raise NotAnImage(UNREADABLE)
+
+
+def reject_other_formats(body: bytes) -> None:
+    """Raise UnsupportedMedia, with advice, if the body is in another well-known format."""
+    for name, pattern in OTHER_FORMATS.items():
+        if pattern.match(body):
+            raise UnsupportedMedia(
+                f"{name} files are not supported. Save the picture as PNG or JPEG and send that."
+            )
+
+
+def _check_size(width: int, height: int, bytes_per_pixel: float = 1) -> None:
+    if not width * height:
+        raise NotAnImage(UNREADABLE)
+    if width * height > MAX_PIXELS or width * height * bytes_per_pixel > MAX_BYTES:
+        millions = MAX_PIXELS // 1_000_000
+        raise TooManyPixels(
+            f"The image has more than {millions} million pixels. Send a smaller one."
+        )
+
+
+# ---- PNG -------------------------------------------------------------------------------------
+
+
+def _read_png(body: bytes) -> Container:
+    chunks = list(_png_chunks(body))
+    contents = {chunk.name: chunk.content for chunk in chunks}
+    header = contents.get(b"IHDR", b"")
+    if len(header) != 13 or chunks[0].name != b"IHDR":
+        raise NotAnImage(UNREADABLE)
+    width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    channels = PNG_CHANNELS.get(color_type, 0)
+    _check_size(width, height, channels * depth / 8)
+    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced
+    kept = [chunk for chunk in chunks if chunk.name != b"eXIf"]
+    return Container(
+        "PNG",
+        _png_file(chunk for chunk in kept if chunk.name not in PNG_ANIMATION),
+        width,
+        height,
+        _orientation(contents.get(b"eXIf", b"")),
+        channels if is_plain and b"tRNS" not in contents else None,
+        _png_file(kept) if b"acTL" in contents else None,
+    )
+
+
+def _png_chunks(body: bytes) -> Iterator[Chunk]:
+    """Yield the chunks that matter."""
+    seen = set[bytes]()
+    start = len(PNG_SIGNATURE)
+    for _ in range(MAX_PARTS):
+        if start + 8 > len(body):
+            return
+        length, name = struct.unpack_from(">I4s", body, start)
+        end = start + 8 + length
+        if name == b"IEND":
+            return
+        is_late = name in PNG_HEAD and (name in seen or b"IDAT" in seen)
+        if name in PNG_KEPT and not is_late:
+            seen.add(name)
+            chunk = Chunk(name, body[start + 8 : end], body[end : end + 4])
+            if name == b"IDAT" or chunk.is_intact():  # the decoder knows if pixels are damaged
+                yield chunk
+            elif not name[0] & PNG_ANCILLARY:
+                raise NotAnImage(UNREADABLE)
+        start = end + 4
+    raise NotAnImage(TOO_MANY_PARTS)
+
+
+def _png_file(chunks: Iterable[Chunk]) -> bytes:
+    file = [PNG_SIGNATURE]
+    for name, content, checksum in chunks:
+        file += len(content).to_bytes(4), name, content, checksum.ljust(4, b"\0")
+    return b"".join((*file, PNG_END))
+
+
+# ---- JPEG ------------------------------------------------------------------------------------
+
+
+def _read_jpeg(body: bytes) -> Container:
+    kept = [JPEG_START]
+    exif, frame, scans, has_end = b"", b"", list[bytes](), False
+    for marker, content, data in _jpeg_segments(body):
+        has_end = marker == JPEG_EOI
+        if marker == JPEG_EXIF and content.startswith(EXIF_PREFIX):
+            exif = exif or content
+        if marker in JPEG_FRAMES:
+            if frame or len(content) < 6:
+                raise NotAnImage(UNREADABLE)
+            frame = content
+        if marker == JPEG_SCAN:
+            scans.append(content)
+        if _jpeg_matters(marker, content):
+            kept += bytes((0xFF, marker)), (len(content) + 2).to_bytes(2), content, data
+    height, width = struct.unpack_from(">HH", frame.ljust(5, b"\0"), 1)
+    _check_size(width, height)
+    scanned = width * height * sum(scan[0] for scan in scans if scan)
+    if len(scans) > MAX_SCANS or scanned > MAX_SCANNED:
+        raise NotAnImage("The JPEG has too many scans. Save it again in another format.")
+    if not has_end and not _jpeg_has_all_scans(frame, scans):
+        raise NotAnImage(UNREADABLE)
+    file = b"".join(kept)
+    other_end = None if has_end else _with_filler(file, kept[-1])
+    return Container(
+        "JPEG", file + JPEG_END, width, height, _orientation(exif), other_end=other_end
+    )
+
+
+def _with_filler(file: bytes, scan: bytes) -> bytes:
+    """Return a file with more data in its last scan, which are visible if the scan ends early.
+
+    If it ends between two restart markers, the next one is needed before the data.
+    """
+    restarts = JPEG_RESTART.findall(scan)
+    marker = bytes((0xD0 + (restarts[-1][1] + 1) % 8,)) if restarts else b"\xd0"
+    return file.rstrip(b"\xff") + JPEG_FILLER + b"\xff" + marker + JPEG_FILLER + JPEG_END
+
+
+def _jpeg_segments(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield the marker, the content and the scan data of each segment, and the end marker."""
+    start = len(JPEG_START)
+    for _ in range(MAX_PARTS):
+        found = JPEG_MARKER.search(body, start)
+        if not found:
+            return
+        marker, start = body[found.end() - 1], found.end()
+        if marker == JPEG_EOI:
+            yield marker, b"", b""
+            return
+        if marker in JPEG_ALONE:
+            continue
+        length = int.from_bytes(body[start : start + 2])
+        end = start + length
+        if length < 2 or end > len(body):
+            raise NotAnImage(UNREADABLE)
+        content, start = body[start + 2 : end], end
+        if marker == JPEG_SCAN:
+            scan_end = JPEG_SCAN_END.search(body, end)
+            start = scan_end.start() if scan_end else len(body)
+        yield marker, content, body[end:start]
+    raise NotAnImage(TOO_MANY_PARTS)
+
+
+def _jpeg_matters(marker: int, content: bytes) -> bool:
+    """Say whether a segment describes pixels or, as JFIF and Adobe segments do, their colors."""
+    if marker == JPEG_JFIF:
+        return content.startswith(b"JFIF\0") and len(content) >= 14
+    if marker == JPEG_ADOBE:
+        return content.startswith(b"Adobe") and len(content) >= 12
+    return marker in JPEG_FRAMES or marker in JPEG_TABLES or marker == JPEG_SCAN
+
+
+def _jpeg_has_all_scans(frame: bytes, scans: Iterable[bytes]) -> bool:
+    """Say whether the scans contain all bits of all coefficients of all components."""
+    coefficients = dict.fromkeys(frame[6::3], 0)  # by component; one bit for each
+    for scan in scans:
+        *components, first, last, precision = scan[1:].rjust(3, b"\0")
+        if precision & 0xF == 0:  # the scan has the lowest bits
+            for component in components[::2]:
+                coefficients[component] = coefficients.get(component, 0) | (2 << last) - (
+                    1 << first
+                )
+    return all(bits == 2**64 - 1 for bits in coefficients.values())
+
+
+# ---- WebP ------------------------------------------------------------------------------------
+
+
+def _read_webp(body: bytes) -> Container:
+    exif, sizes, is_animated = b"", list[tuple[int, int]](), False
+    kept: list[bytes] = []
+    for name, content in _webp_chunks(body):
+        if name == b"EXIF":
+            exif = exif or content
+            continue
+        if name == b"VP8X":  # without the flags of metadata
+            flags = content[0] & (WEBP_ANIMATED | WEBP_ALPHA) if content else 0
+            is_animated = bool(flags & WEBP_ANIMATED)
+            content = bytes((flags,)) + content[1:]
+        if name in WEBP_SIZED:
+            sizes.append(_webp_size(name, content))
+            _check_size(*sizes[-1])
+        kept += name, struct.pack("<I", len(content)), content, bytes(len(content) % 2)
+    if not sizes:
+        raise NotAnImage(UNREADABLE)
+    data = b"".join((b"WEBP", *kept))
+    data = b"RIFF" + struct.pack("<I", len(data)) + data
+    animation = data if is_animated else None
+    return Container("WEBP", data, *sizes[0], _orientation(exif), animation=animation)
+
+
+def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name and the content of each chunk that matters."""
+    start, frames = 12, 0
+    for _ in range(MAX_PARTS):
+        if start + 8 > len(body):
+            return
+        name, length = struct.unpack_from("<4sI", body, start)
+        start += 8
+        frames += name == b"ANMF"
+        if name in WEBP_KEPT and frames <= MAX_FRAMES:
+            yield name, body[start : start + length]
+        start += length + length % 2
+    raise NotAnImage(TOO_MANY_PARTS)
+
+
+def _webp_size(name: bytes, content: bytes) -> tuple[int, int]:
+    def number(begin: int, end: int) -> int:
+        return int.from_bytes(content[begin:end], "little")
+
+    if name == b"VP8X":
+        return number(4, 7) + 1, number(7, 10) + 1
+    if name == b"VP8L":
+        return (number(1, 5) & 0x3FFF) + 1, (number(1, 5) >> 14 & 0x3FFF) + 1
+    return number(6, 8) & 0x3FFF, number(8, 10) & 0x3FFF
+
+
+# ---- Exif ------------------------------------------------------------------------------------
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation, which is 1 (upright) if there is none."""
+    exif = exif.removeprefix(EXIF_PREFIX)
+    order = EXIF_ORDERS.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, type_ = struct.unpack_from(f"{order}HH", exif, entry)
+            if tag == EXIF_ORIENTATION and type_ in EXIF_INTEGERS:
+                (value,) = struct.unpack_from(order + EXIF_INTEGERS[type_], exif, entry + 8)
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:  # the directory ends early
+        pass
+    return 1
