@@ -299,7 +299,7 @@ class Stores(RuleBasedStateMachine):
         if not (row := self.row(number)):
             return
         here, id_ = STORES[store], row.made.id
-        before = self.places()
+        before, labels = self.places(), set(row.labels)
         row.labels.add(digit)
         row.all_labels.add(digit)
         try:
@@ -307,7 +307,7 @@ class Stores(RuleBasedStateMachine):
         except Crash:
             return
         except NotFound:
-            row.labels.discard(digit)
+            row.labels = labels
             self.check_not_found(row, before, here)
             return
         except FAILURES as error:
