@@ -186,7 +186,7 @@ def test_token_opens_what_is_the_operators(
         ],
     ],
 )
-def test_nothing_but_the_token_opens_what_is_the_operators(
+def test_operator_routes_reject_other_credentials(
     settings: Settings, token: str, credentials: str | None
 ) -> None:
     check_and_migrate(settings)
@@ -355,7 +355,7 @@ def test_other_site_changes_nothing(client: FlaskClient, headers: dict[str, str]
         client.delete(url, headers=headers | OPERATOR),
     ]
     for answer in answers:
-        assert_problem(answer, 403, "Another site")
+        assert_problem(answer, 403, "Cross-site requests")
         assert "Set-Cookie" not in answer.headers
     assert [row["true_digit"] for row in client.get(PREDICTIONS).json["predictions"]] == [None]
 

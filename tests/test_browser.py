@@ -427,7 +427,7 @@ def test_everything_that_a_visitor_drew_is_deleted(page: Page, visit: Callable[.
     page.reload()
     predict_seven(page)
     page.click("#delete-mine")
-    expect(page.locator("#message")).to_have_text("Deleted everything you drew: 1.")
+    expect(page.locator("#message")).to_have_text("Deleted 1 prediction.")
     expect(page.locator("#history tbody tr")).to_have_count(1)
     expect(page.locator("#answer[data-prediction-id]")).to_have_count(0)
     page.click("#delete-mine")

@@ -63,7 +63,7 @@ def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
     ],
     ids=["paper", "rgba", "black on nothing", "white on nothing", "faint", "16 bit", "palette"],
 )
-def test_ground_and_mode_do_not_matter(picture: Image.Image) -> None:
+def test_background_and_mode_do_not_matter(picture: Image.Image) -> None:
     assert same(prepare(decode(encoded(picture))))
 
 

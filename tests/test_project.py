@@ -18,7 +18,7 @@ from flask import Flask
 from tests.conftest import ROOT
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-ROOMS = ("train", "export", "webapp", "artifacts", "tests", "bench", "docs", "deploy")
+DIRECTORIES = ("train", "export", "webapp", "artifacts", "tests", "bench", "docs", "deploy")
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
@@ -46,7 +46,7 @@ def test_documents_name_only_targets_that_are_there(text: str) -> None:
 
 
 def test_documents_name_only_files_that_are_there(text: str) -> None:
-    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./-]*)`", text)
+    named = re.findall(rf"`((?:{'|'.join(DIRECTORIES)})/[\w./-]*)`", text)
     named += re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     assert [name for name in named if not (ROOT / name).exists()] == []
 
@@ -104,8 +104,8 @@ def imported(path: Path) -> Iterator[str]:
 def test_functions_are_short() -> None:
     lengths = [
         node.end_lineno - node.lineno + 1
-        for room in ("train", "export", "webapp")
-        for path in ROOT.glob(f"{room}/**/*.py")
+        for package in ("train", "export", "webapp")
+        for path in ROOT.glob(f"{package}/**/*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef) and node.end_lineno
     ]

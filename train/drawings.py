@@ -39,7 +39,7 @@ SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
-# Draws white ink on a canvas with an edge of so many pixels; what is not given is random.
+# Takes a random generator and the canvas edge in pixels; returns white ink on black.
 Renderer = Callable[[np.random.Generator, int], Image.Image]
 
 

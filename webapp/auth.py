@@ -101,7 +101,7 @@ def _check_site() -> None:
     is_trusted = site in ("same-origin", "none")
     is_foreign = origin == "null" or (origin and not is_trusted and not _is_own_origin(origin))
     if site == "cross-site" or is_foreign:
-        raise Forbidden("Another site may not do this. Open this service's own page.")
+        raise Forbidden("Cross-site requests are not allowed.")
 
 
 def _is_own_origin(origin: str) -> bool:

@@ -44,7 +44,7 @@ class Background:
             threading.Thread(target=self._repeat, args=task, daemon=True)
             for task in (
                 ("reloading the model", services.model.reload_if_changed, RELOAD_INTERVAL_S),
-                ("flushing the outbox", self._tend_outbox, OUTBOX_INTERVAL_S),
+                ("flushing the outbox", self._maintain_outbox, OUTBOX_INTERVAL_S),
                 ("deleting old data", self._clean_up, OUTBOX_INTERVAL_S),
             )
         ]
@@ -66,22 +66,24 @@ class Background:
         for thread in self._threads:
             thread.join(max(0, deadline - time.monotonic()))
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        with suppress(*EXPECTED), self._only_process() as is_only:
-            if is_only and self._services.store.available:
+        with suppress(*EXPECTED), self._try_flush_lock() as has_lock:
+            if has_lock and self._services.store.available:
                 self._services.store.flush(lambda: time.monotonic() < deadline)
 
     def _repeat(self, name: str, task: Callable[[], None], interval_s: float) -> None:
-        failure = ""
+        last_cause = ""
         while not self._stopping.wait(interval_s):
             try:
                 task()
-                failure = ""
+                last_cause = ""
             except Exception as error:  # whatever it is, the next attempt may succeed
-                if failure != (failure := cause_of(error)):  # not again at each attempt
+                cause = cause_of(error)
+                if cause != last_cause:  # log a repeated failure once
                     is_bug = not isinstance(error, EXPECTED)
-                    log.error("%s failed: %s", name, failure, exc_info=is_bug)
+                    log.error("%s failed: %s", name, cause, exc_info=is_bug)
+                last_cause = cause
 
-    def _tend_outbox(self) -> None:
+    def _maintain_outbox(self) -> None:
         store, data_dir = self._services.store, self._services.settings.data_dir
         if self._inode != (inode := _inode_of(data_dir / OUTBOX)):  # new, deleted or set aside
             store.outbox.dispose()
@@ -90,8 +92,8 @@ class Background:
                 self._has_outbox = store.outbox.is_migrated()
         if not store.available:
             store.probe()
-        with self._only_process() as is_only:
-            if not is_only:
+        with self._try_flush_lock() as has_lock:
+            if not has_lock:
                 return
             try:
                 if not self._has_outbox:
@@ -127,7 +129,7 @@ class Background:
         self._usage = usage
 
     @contextmanager
-    def _only_process(self) -> Iterator[bool]:
+    def _try_flush_lock(self) -> Iterator[bool]:
         """Hold the file lock that one process in DATA_DIR has at a time; yield whether it does."""
         with open(self._services.settings.data_dir / OUTBOX_LOCK, "a") as file:
             try:

@@ -1,8 +1,9 @@
 """All SQL: the tables of predictions and deletions, in Postgres or in a SQLite file."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,6 +94,10 @@ class Summary(NamedTuple):
     model_version: str
     predicted_digit: int
     true_digit: int | None
+
+
+DAILY_KEY = attrgetter("day", "model_version", "predicted_digit")
+LABEL_KEY = attrgetter("model_version", "predicted_digit", "true_digit")
 
 
 class Database:
@@ -352,14 +357,14 @@ class Database:
         row = predictions.c
         columns = (row.model_version, row.predicted_digit, row.true_digit)
         labelled = [other for other in others if other.true_digit is not None]
-        counts = self._counts(columns, row.true_digit.is_not(None), labelled, slice(2, 5))
+        counts = self._counts(columns, row.true_digit.is_not(None), labelled, LABEL_KEY)
         return [LabelCount(key[0], key[1], key[2], number) for key, number in counts]
 
     @translate_errors()
     def daily_counts(self, others: Iterable[Summary] = ()) -> list[DailyCount]:
         """Count all predictions by day, model and answer, and others that are not stored here."""
         columns = (self._day(), predictions.c.model_version, predictions.c.predicted_digit)
-        counts = self._counts(columns, sa.true(), others, slice(1, 4))
+        counts = self._counts(columns, sa.true(), others, DAILY_KEY)
         return [DailyCount(key[0], key[1], key[2], number) for key, number in counts]
 
     def _counts(
@@ -367,7 +372,7 @@ class Database:
         columns: Sequence[sa.ColumnElement[Any]],
         condition: sa.ColumnElement[bool],
         others: Iterable[Summary],
-        key: slice,
+        key: Callable[[Summary], tuple[Any, ...]],
     ) -> list[tuple[tuple[Any, ...], int]]:
         counts = Counter[tuple[Any, ...]]()
         query = sa.select(*columns, sa.func.count()).where(condition).group_by(*columns)
@@ -375,7 +380,7 @@ class Database:
             for *found, number in connection.execute(query):
                 counts[tuple(found)] = number
             stored = self._stored(connection, [other.id for other in others])
-        counts.update(tuple(other)[key] for other in others if other.id not in stored)
+        counts.update(key(other) for other in others if other.id not in stored)
         return sorted(counts.items())
 
     # ---- parts of queries --------------------------------------------------------------------

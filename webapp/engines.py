@@ -83,15 +83,12 @@ def _postgres_engine(
     # psycopg2 has one callback for the whole process.
     extensions.set_wait_callback(_wait)
 
-    class Connection(extensions.connection):
-        pass
+    factory = type("Connection", (extensions.connection,), {"timeout_s": timeout_s})
 
-    Connection.timeout_s = timeout_s  # type: ignore[attr-defined]
-
-    def connect() -> extensions.connection:
+    def connect() -> Any:
         return psycopg2.connect(
             url,
-            connection_factory=Connection,
+            connection_factory=factory,
             tcp_user_timeout=1000 * STATEMENT_TIMEOUT_S,
             keepalives_idle=30,
             keepalives_interval=5,
@@ -105,8 +102,8 @@ def _postgres_engine(
     engine = sa.create_engine("postgresql+psycopg2://", creator=connect, **options)
 
     sa.event.listen(engine, "checkout", _discard_if_dead)
-    # The server stops a statement whose client has given up. A setting of the connection would not
-    # get through PgBouncer; one of the transaction does, and costs no round trip of its own.
+    # The server stops a statement whose client has given up. Both are sent as one query, which is
+    # one transaction. Unlike a setting of the session, it gets through PgBouncer.
     limit = f"SET LOCAL statement_timeout = {1000 * timeout_s:.0f};"
     if begin == "snapshot":  # counts may take long, but not because they wait for a lock
         limit += f"SET LOCAL lock_timeout = {1000 * STATEMENT_TIMEOUT_S:.0f};"
@@ -241,7 +238,7 @@ def translate_errors() -> Iterator[None]:
     except exc.DBAPIError as error:
         cause = error.orig
         if isinstance(cause, QueryCanceled | LockNotAvailable) or str(cause) == "interrupted":
-            raise QueryTimeout("The query took too long. Ask for less.") from error
+            raise QueryTimeout("The query took too long. Narrow the filters.") from error
         raise StorageUnavailable from error
     except (exc.SQLAlchemyError, UnicodeDecodeError) as error:  # a message in another encoding
         raise StorageUnavailable from error

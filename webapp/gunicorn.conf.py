@@ -51,7 +51,7 @@ worker_tmp_dir = "/dev/shm" if _has_room("/dev/shm") else None
 
 
 class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
-    """What gunicorn logs by."""
+    """gunicorn's logger without its access log."""
 
     def access(self, *_: object) -> None:
         """Print nothing: webapp/logs.py has a line for each request."""
@@ -124,7 +124,7 @@ def worker_exit(arbiter: Arbiter, worker: Worker) -> None:
 
 
 def child_exit(arbiter: Arbiter, worker: Worker) -> None:
-    """Forget what a worker that ended says of the present."""
+    """Remove the live gauges of a worker that has exited."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)

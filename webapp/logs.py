@@ -14,7 +14,7 @@ from flask import Flask, Response, g, has_request_context, request
 
 from webapp.limits import HEALTH_PATHS
 
-WRITE_TIMEOUT_S = 0.1  # that a line waits for the reader of a pipe
+WRITE_TIMEOUT_S = 0.1  # maximum time to wait for the reader of a pipe
 RETRY_INTERVAL_S = 1
 
 log = logging.getLogger("webapp.requests")

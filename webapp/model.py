@@ -56,7 +56,7 @@ class Model:
         except Exception as error:  # onnxruntime's errors have no common base class
             raise _invalid_model(path, "it cannot be run") from error
         if not passed:
-            raise _invalid_model(path, "it does not read a vertical line as a 1")
+            raise _invalid_model(path, "it does not classify a vertical line as 1")
 
     def classify(self, pixels: NDArray[np.uint8]) -> Classification:
         """Classify one prepared digit, uint8 [28, 28]."""
@@ -67,7 +67,7 @@ class Model:
         return Classification(probabilities.index(confidence), confidence, probabilities, doubt)
 
     def self_test(self) -> bool:
-        """Return whether the model reads a vertical line as a 1."""
+        """Return whether the model classifies a vertical line as 1."""
         pixels = np.zeros((28, 28), np.uint8)
         pixels[4:24, 13:16] = 255
         return self.classify(pixels).predicted_digit == 1

@@ -92,8 +92,8 @@ def check_query(allowed: Collection[str]) -> None:
     """Raise BadRequest for a query parameter that is unknown or repeated."""
     for name, values in request.args.lists():
         if name not in allowed:
-            known = f"It knows {', '.join(f'`{each}`' for each in allowed)}." if allowed else ""
-            raise BadRequest(f"This call has no parameter of that name. {known}".strip())
+            known = f"Allowed: {', '.join(f'`{each}`' for each in allowed)}." if allowed else ""
+            raise BadRequest(f"Unknown query parameter. {known}".strip())
         if len(values) > 1:
             raise BadRequest(f"`{name}` should be given once.")
 

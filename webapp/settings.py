@@ -55,7 +55,7 @@ def parse_database_url(text: str) -> str | Path:
     try:
         ports = parse_dsn(url).get("port", "")
     except ProgrammingError:
-        raise ValueError from None  # whose text may have a part of the password
+        raise ValueError from None  # the message may contain part of the password
     for port in filter(None, ports.split(",")):
         parse_integer(1, 65535)(port)
     return url

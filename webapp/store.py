@@ -5,7 +5,8 @@ DATA_DIR that all processes there share, and one process at a time flushes it in
 A row can be in both for a moment, because two databases do not commit together. Then the label
 that was set more often is the newer one.
 
-Nothing is remembered in a process but whether the database is available.
+Each process keeps only whether the database is available, the ids of rows that the database
+rejected, and cached counts.
 """
 
 import logging
@@ -151,7 +152,7 @@ class PredictionStore:
         before: str | None = None
         while True:
             rows, before, partial = self.page(BATCH, before, filters)
-            if partial:  # an export that lacks most of its rows is none
+            if partial:  # fail instead of exporting an incomplete list
                 raise StorageUnavailable
             yield from rows
             if before is None:
@@ -168,7 +169,7 @@ class PredictionStore:
         """Delete predictions for good; return how many there were."""
         with self._database() as database:
             deleted = database.delete(deletion)
-        # The tombstone keeps those from coming back that an outbox does not delete.
+        # If an outbox keeps its copy, the tombstone prevents that it is flushed.
         return deleted + (self._ask_outbox(self.outbox.delete, deletion, tombstone=False) or 0)
 
     def counts(self) -> Counts:
@@ -225,11 +226,11 @@ class PredictionStore:
         can_store = "answers" in (database, outbox)
         return Status(database, outbox, can_store, waiting, since)
 
-    def flush(self, go_on: Callable[[], bool] = lambda: True) -> None:
+    def flush(self, should_continue: Callable[[], bool] = lambda: True) -> None:
         """Store the rows that wait in the database. For one process at a time."""
         since = first_id(datetime.now(UTC) - TOMBSTONE_LIFETIME)
         with suppress(StorageUnavailable, QueryTimeout):
-            while go_on() and (rows := self.outbox.oldest(BATCH, since, self._rejected)):
+            while should_continue() and (rows := self.outbox.oldest(BATCH, since, self._rejected)):
                 self._flush_rows(rows)
 
     def _flush_rows(self, rows: list[Prediction]) -> None:

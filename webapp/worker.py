@@ -7,7 +7,7 @@ from contextlib import suppress
 from gunicorn.sock import BaseSocket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-REQUEST_TIMEOUT_S = 10  # maximum time to receive a request, including the wait for its first byte
+REQUEST_TIMEOUT_S = 7  # maximum time to receive a request, including the wait for its first byte
 BUSY_THREADS = 100  # from here on, a worker lets the others accept connections first
 ACCEPT_DELAY_S = 0.005
 SEND_TIMEOUT_S = 20  # maximum time that a client may accept nothing of its response

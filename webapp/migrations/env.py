@@ -1,4 +1,4 @@
-"""Alembic's entry: brings the schema up to date on the connection that `Storage` hands in."""
+"""Run migrations on the connection that webapp/database.py passes in."""
 
 from alembic import context
 

@@ -168,7 +168,7 @@ async function deleteMine() {
     if (result.isStored) forgetStored();
     if (!element("recent").hidden) history.reload();
     showMessage(
-      deleted ? `Deleted everything you drew: ${deleted}.` : "This browser has stored no predictions.",
+      deleted ? `Deleted ${deleted} ${deleted === 1 ? "prediction" : "predictions"}.` : "This browser has stored no predictions.",
     );
     loadStats().catch(() => {});
   } catch (error) {

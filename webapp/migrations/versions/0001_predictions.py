@@ -1,4 +1,4 @@
-"""The table of predictions. The first versions made it without Alembic: there it is found."""
+"""Create the table of predictions, unless a release without Alembic created it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the table where there is none."""
+    """Create the table."""
     if sa.inspect(op.get_bind()).has_table("predictions"):
         return
     op.create_table(
