@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from tests.pictures import SEVEN as SEVEN_POINTS
 from tests.pictures import encoded, seven
 from webapp.app import create_app
 from webapp.engines import Target
@@ -187,6 +188,38 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
 )
 def test_picture_may_come_in_several_ways(client: FlaskClient, request_: dict[str, Any]) -> None:
     assert client.post(PREDICTIONS, **request_).json["predicted_digit"] == 7
+
+
+def test_strokes_are_drawn_and_read(client: FlaskClient) -> None:
+    body = {"strokes": [[[x, y, 0.07] for x, y in SEVEN_POINTS]]}
+    assert client.post(PREDICTIONS, json=body).json["predicted_digit"] == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "strokes", "detail"),
+    [
+        (422, "[]", "blank"),
+        (400, "7", "list of strokes"),
+        (400, '["7"]', "list of strokes"),
+        (400, "[[]]", "list of points"),
+        (400, "[[7]]", "list of points"),
+        (400, "[[[0.5, 0.5]]]", "list of points"),
+        (400, '[[[0.5, 0.5, "0.1"]]]', "list of points"),
+        (400, "[[[0.5, 0.5, true]]]", "list of points"),
+        (400, "[[[0.5, 0.5, NaN]]]", "0 to 1"),
+        (400, "[[[0.5, 1.1, 0.1]]]", "0 to 1"),
+        (400, "[[[-0.1, 0.5, 0.1]]]", "0 to 1"),
+        (400, "[[[0.5, 0.5, 0]]]", "widths above 0"),
+        (400, f"[[[0.5, 0.5, 1{'0' * 400}]]]", "0 to 1"),
+        (400, f"[[{'[0.5, 0.5, 0.1], ' * 10_000} [0.5, 0.5, 0.1]]]", "10,000 points"),
+        (400, '[[[0.5, 0.5, 0.1]]], "image": "data:,"', "not both"),
+    ],
+)
+def test_bad_strokes_get_a_clear_problem(
+    client: FlaskClient, status: int, strokes: str, detail: str
+) -> None:
+    body = f'{{"strokes": {strokes}}}'.encode()
+    assert_problem(post(client, body, content_type="application/json"), status, detail)
 
 
 def test_store_no_stores_nothing(client: FlaskClient) -> None:

@@ -2,9 +2,11 @@
 
 import base64
 import io
+import itertools
+import math
 import re
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.conftest import Server
+from tests.conftest import ROOT, Server
 from tests.pictures import SEVEN, encoded, seven
+from webapp.model import Model
+from webapp.preprocess import prepare
 
 FLAGS = [
     "--no-sandbox",
@@ -47,6 +51,17 @@ LISTS = "**/api/predictions?limit=*"
 LABELS = "**/api/predictions/*"
 STATS = "**/api/stats"
 MODEL = "**/api/model"
+
+CIRCLE = [(0.5 + 0.2 * math.cos(a), 0.5 + 0.3 * math.sin(a)) for a in np.linspace(0, 6.2, 25)]
+ARCH = [(0.2 + 0.6 * t, 0.8 - 2 * t * (1 - t)) for t in np.linspace(0, 1, 9)]
+DRAWINGS = [
+    SEVEN,
+    CIRCLE,
+    ARCH,
+    [(0.5, 0.1), (0.52, 0.9)],
+    [(0.45, 0.3)],
+    [(0.4, 0.5), (0.48, 0.6)],
+]
 
 SAVED = "Prediction saved: 7."
 UNREACHABLE = "The server cannot be reached. Check your connection."
@@ -160,6 +175,17 @@ def draw_seven(page: Page) -> None:
     page.mouse.down()
     for point in points[1:]:
         page.mouse.move(*point, steps=3)
+    page.mouse.up()
+
+
+def draw_stroke(page: Page, points: Iterable[tuple[float, float]]) -> None:
+    """Draw a stroke with the mouse; points in units of the pad's edge."""
+    box = box_of(page)
+    (x, y), *rest = points
+    page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+    page.mouse.down()
+    for x, y in rest:
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
     page.mouse.up()
 
 
@@ -870,6 +896,29 @@ def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
     with page.expect_request(PREVIEWS) as request:
         page.locator("#file").set_input_files(image_file(edge=2500))
     assert decode_url(request.value.post_data_json["image"]).size == (500, 500)
+
+
+def test_small_image_is_sent_as_the_file(page: Page) -> None:
+    with page.expect_request(PREVIEWS) as request:
+        page.locator("#file").set_input_files(image_file())
+    assert request.value.header_value("content-type") == "image/png"
+    expect(page.locator("#answer")).to_have_text("7")
+
+
+def test_strokes_are_read_as_the_canvas_shows_them(page: Page) -> None:
+    network = Model(ROOT / "artifacts" / "digits.onnx")
+    for points in DRAWINGS:
+        page.keyboard.press("Escape")
+        draw_stroke(page, points)
+        with page.expect_response(PREDICTIONS) as response:
+            page.click("#predict")
+        prediction = response.value.json()
+        shown = prepare(pixels_of(page, "#pad").getchannel("A"))
+        seen = np.frombuffer(base64.b64decode(prediction["pixels"]), np.uint8).reshape(28, 28)
+        shifts = itertools.product((-1, 0, 1), repeat=2)  # by rounding of the centre of mass
+        shifted = [np.roll(seen.astype(int), shift, (0, 1)) for shift in shifts]
+        assert min(np.abs(each - shown).mean() for each in shifted) < 8
+        assert network.classify(shown).predicted_digit == prediction["predicted_digit"]
 
 
 # ---- Recent predictions and statistics -------------------------------------------------------

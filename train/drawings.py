@@ -22,10 +22,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from webapp.decode import decode
 from webapp.preprocess import prepare
+from webapp.strokes import SUPERSAMPLING, render
 
 FILE_NAME = "pendigits-orig.tra"
 SOURCE_URL = (
@@ -35,7 +36,6 @@ SHA256 = "a66225d68d7d68591e62944df1ad33b3f5aa608e2df2505844b41f5568a80da4"
 
 CANVAS_PX = 280  # edge of the page's canvas
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
-SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth edges
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
@@ -132,14 +132,8 @@ def draw(strokes: list[Points], rng: np.random.Generator, canvas_px: int) -> Ima
     room = size - pen - 2 * SUPERSAMPLING
     scale = min(size * rng.uniform(0.3, 0.9), room) / max(span.max(), 1e-6)
     corner = (pen / 2 + SUPERSAMPLING) + (room - span * scale) * rng.random(2)
-    canvas = Image.new("L", (size, size))
-    context = ImageDraw.Draw(canvas)
-    for stroke in strokes:
-        path = (stroke - low) * scale + corner
-        context.line([*path.flat], fill=255, width=round(pen))
-        for x, y in path:
-            context.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
-    return canvas.reduce(SUPERSAMPLING)
+    paths = (np.insert((stroke - low) * scale + corner, 2, pen, axis=1) for stroke in strokes)
+    return render((path / SUPERSAMPLING for path in paths), (canvas_px, canvas_px))
 
 
 def draw_warped(

@@ -49,11 +49,12 @@ from webapp.requests import (
     json_object,
     parse_cursor,
     parse_filters,
-    posted_image,
+    posted_picture,
     query_param,
 )
 from webapp.services import services
 from webapp.stats import summarize
+from webapp.strokes import Stroke, draw_strokes
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500  # predictions in a list
 # The query parameters of each call; the others have none.
@@ -100,18 +101,19 @@ def create_prediction() -> Response:
 
 
 def _classify_posted(model: Model) -> tuple[Classification, bytes]:
-    """Classify the posted image; return the answer and the pixels that the model saw."""
+    """Classify the posted picture; return the answer and the pixels that the model saw."""
     if has_large_body():
         with large_pictures.slot():  # a parser copies the body
-            return _classify(model, posted_image())
-    body = posted_image()
-    with (small_pictures if is_small_picture(body) else large_pictures).slot():
-        return _classify(model, body)
+            return _classify(model, posted_picture())
+    picture = posted_picture()
+    is_small = isinstance(picture, list) or is_small_picture(picture)
+    with (small_pictures if is_small else large_pictures).slot():
+        return _classify(model, picture)
 
 
-def _classify(model: Model, body: bytes) -> tuple[Classification, bytes]:
+def _classify(model: Model, picture: bytes | list[Stroke]) -> tuple[Classification, bytes]:
     with metrics.stage("decode"):
-        image = decode(body)
+        image = decode(picture) if isinstance(picture, bytes) else draw_strokes(picture)
     with metrics.stage("prepare"):
         pixels = prepare(image)
     with metrics.stage("infer"):

@@ -18,6 +18,7 @@ from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
 from webapp.limits import FREE_BODY_BYTES
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Filters
+from webapp.strokes import Stroke, parse_strokes
 
 FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -29,17 +30,22 @@ DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 T = TypeVar("T")
 
 
-def posted_image() -> bytes:
-    """Return the encoded image, as a raw body, a form or a data URL.
+def posted_picture() -> bytes | list[Stroke]:
+    """Return the encoded image, as a raw body, a form or a data URL, or the strokes of a drawing.
 
-    Raises BadRequest, NotAnImage, UnsupportedMedia.
+    Raises BadRequest, BlankImage, NotAnImage, UnsupportedMedia.
     """
     if request.mimetype in IMAGE_TYPES | OTHER_IMAGE_NAMES:
         return request.get_data()
     if request.mimetype == "multipart/form-data":
         return _form_file()
     if request.mimetype == "application/json":
-        return _data_url(json_object().get("image"))
+        body = json_object()
+        if "strokes" not in body:
+            return _data_url(body.get("image"))
+        if "image" in body:
+            raise BadRequest("The body should have `image` or `strokes`, not both.")
+        return parse_strokes(body["strokes"])
     reject_other_formats(request.get_data())
     raise UnsupportedMedia(
         f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
@@ -67,7 +73,9 @@ def _form_file() -> bytes:
 def _data_url(url: object) -> bytes:
     head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not (head.startswith("data:") and head.endswith(";base64")):
-        raise BadRequest('The body should be {"image": "data:image/png;base64,…"}.')
+        raise BadRequest(
+            'The body should be {"image": "data:image/png;base64,…"} or {"strokes": […]}.'
+        )
     data = "".join(data.split()).rstrip("=")  # lines and padding are optional
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)

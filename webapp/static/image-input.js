@@ -1,12 +1,12 @@
 // Accepts images that the user chooses, pastes or drops.
 
-// Calls onImage with an ImageBitmap of each image, or onError with a message if a file is not an image.
+// Calls onImage with an ImageBitmap of each image and its file, or onError with a message if a file is not an image.
 export function onImage(input, { onImage, onError }) {
   const open = async (files) => {
     if (!files?.length) return;
     try {
       // This applies the orientation that the camera stored in the file.
-      onImage(await createImageBitmap(files[0]));
+      onImage(await createImageBitmap(files[0]), files[0]);
     } catch {
       onError("This file cannot be read as an image. Choose a PNG, JPEG or WebP file.");
     }

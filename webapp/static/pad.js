@@ -1,9 +1,8 @@
 // A square drawing area, which can also show an image. The strokes are the state, in units of the
-// pad's edge. What is on the screen and what is sent to the server are two renderings of them.
+// pad's edge. They are rendered on the screen, and sent to the server, which renders them alike.
 
 const PEN_WIDTH = 0.07; // In units of the pad's edge.
-// The size does not depend on the screen, so that its density cannot influence the prediction.
-const SENT_EDGE_PX = 280;
+const SENT_TYPES = ["image/png", "image/jpeg", "image/webp"];
 // Larger images are scaled down, so that a slow connection can send them before the time-out.
 const MAX_IMAGE_EDGE_PX = 500;
 
@@ -15,6 +14,7 @@ export class Pad {
   #stroke = null; // The stroke that is being drawn.
   #pointer = null; // The pointer that draws it.
   #image = null;
+  #file = null; // The file of the image, if it can be sent as it is.
 
   // Calls onReplace when a stroke is added or removed or the image changes, and onExtend when the
   // stroke that is being drawn gets longer.
@@ -47,34 +47,30 @@ export class Pad {
     if (!this.isEmpty) this.#replace(this.#strokes.slice(0, -1));
   }
 
-  // Replaces the drawing with an image.
-  showImage(image) {
-    this.#replace([], image);
+  // Replaces the drawing with an image, and the file that it was read from if the server reads it.
+  showImage(image, file) {
+    this.#replace([], image, SENT_TYPES.includes(file.type) ? file : null);
   }
 
-  // Returns a PNG as a data URL: the strokes in black on white, or the image.
-  toDataUrl() {
+  // Returns what the server classifies: the strokes, or a file or a data URL of the image.
+  get drawing() {
+    if (!this.#image) return { strokes: this.#strokes.map((stroke) => stroke.map(toSentPoint)) };
+    const { width, height } = this.#image;
+    const scale = Math.min(1, MAX_IMAGE_EDGE_PX / Math.max(width, height));
+    // Some browsers falsify what is read back from a canvas, so a file is sent unchanged if possible.
+    if (scale === 1 && this.#file) return this.#file;
     const canvas = document.createElement("canvas");
-    const ctx = canvas.getContext("2d");
-    if (this.#image) {
-      const { width, height } = this.#image;
-      const scale = Math.min(1, MAX_IMAGE_EDGE_PX / Math.max(width, height));
-      canvas.width = Math.ceil(width * scale);
-      canvas.height = Math.ceil(height * scale);
-      ctx.drawImage(this.#image, 0, 0, canvas.width, canvas.height);
-    } else {
-      canvas.width = canvas.height = SENT_EDGE_PX;
-      ctx.fillStyle = "white";
-      ctx.fillRect(0, 0, SENT_EDGE_PX, SENT_EDGE_PX);
-      drawStrokes(ctx, this.#strokes, SENT_EDGE_PX, "black");
-    }
-    return canvas.toDataURL(); // toBlob runs when the browser is idle, which can take seconds.
+    canvas.width = Math.ceil(width * scale);
+    canvas.height = Math.ceil(height * scale);
+    canvas.getContext("2d").drawImage(this.#image, 0, 0, canvas.width, canvas.height);
+    return { image: canvas.toDataURL() }; // toBlob runs when the browser is idle, which can take seconds.
   }
 
-  #replace(strokes, image = null) {
+  #replace(strokes, image = null, file = null) {
     this.#stroke = null;
     this.#strokes = strokes;
     this.#image = image;
+    this.#file = file;
     this.#render();
     this.#onReplace();
   }
@@ -102,9 +98,10 @@ export class Pad {
     if (!this.#isDrawing(event)) return;
     const coalesced = event.getCoalescedEvents?.() ?? [];
     for (const each of coalesced.length ? coalesced : [event]) {
-      const [x, y, width] = this.#toPoint(each);
-      this.#stroke.push([x, y, width]);
-      if (Math.min(x, y) < 0 || Math.max(x, y) > 1) {
+      const point = this.#toPoint(each);
+      const inside = clip(this.#stroke.at(-1), point);
+      this.#stroke.push(inside);
+      if (inside !== point) {
         this.#end(event); // The stroke ends where it leaves the pad.
         break;
       }
@@ -140,6 +137,26 @@ export class Pad {
     if (this.#image) drawCentered(ctx, this.#image, edge);
     drawStrokes(ctx, this.#strokes, edge, getComputedStyle(this.#canvas).color);
   }
+}
+
+// Returns the second point, or the point of the line between them that is on the pad's edge.
+function clip([fromX, fromY], point) {
+  const [x, y, width] = point;
+  const share = Math.min(shareInside(fromX, x), shareInside(fromY, y));
+  if (share === 1) return point;
+  return [fromX + share * (x - fromX), fromY + share * (y - fromY), width];
+}
+
+// Returns the share of the way between two coordinates that is between 0 and 1.
+function shareInside(from, to) {
+  if (to > 1) return (1 - from) / (to - from);
+  return to < 0 ? from / (from - to) : 1;
+}
+
+// Returns a point as the server expects it: rounded, and with the width in units of the pad's edge.
+function toSentPoint([x, y, width]) {
+  const round = (value) => Math.round(1e4 * Math.min(Math.max(value, 0), 1)) / 1e4;
+  return [round(x), round(y), round(width * PEN_WIDTH)];
 }
 
 // Draws an image in the middle of a square, as large as it fits.

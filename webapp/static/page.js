@@ -66,7 +66,7 @@ async function previewLoop() {
   const previewed = drawing;
   let pauseMs = PREVIEW_INTERVAL_MS;
   try {
-    const prediction = await server.preview(pad.toDataUrl());
+    const prediction = await server.preview(pad.drawing);
     if (previewed === drawing && !result.isStored) result.show(prediction);
   } catch (error) {
     if (previewed === drawing && !result.isStored) result.clear();
@@ -85,11 +85,11 @@ async function predict() {
   if (pad.isEmpty) return showMessage("Draw a digit first.");
   if (submittedRevision === revision) return; // A double click, or a key that is held down.
   const submitted = (submittedRevision = revision);
-  const image = pad.toDataUrl();
+  const submittedDrawing = pad.drawing;
   // The same key again stores nothing twice if only the response of the failed request was lost.
   const key = unanswered?.revision === revision ? unanswered.key : randomKey();
   // Requests are sent one after another: the first response sets the visitor cookie for the later ones.
-  const request = predictionQueue.then(() => server.createPrediction(image, key));
+  const request = predictionQueue.then(() => server.createPrediction(submittedDrawing, key));
   predictionQueue = request.catch(() => {});
   try {
     const prediction = await request;
@@ -222,7 +222,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 document.addEventListener("visibilitychange", previewLoop);
-onImage(element("file"), { onImage: (image) => pad.showImage(image), onError: showMessage });
+onImage(element("file"), { onImage: (image, file) => pad.showImage(image, file), onError: showMessage });
 
 if (!element("recent").hidden) history.load();
 load(loadStats);

@@ -3,14 +3,14 @@
 const PREDICTIONS = "/api/predictions";
 const TIMEOUT_MS = 15_000;
 
-// Classifies an image, given as a data URL, and stores the prediction, once for each key.
-export async function createPrediction(image, key) {
-  return send("POST", PREDICTIONS, { image }, { "Idempotency-Key": key });
+// Classifies a drawing (strokes, a data URL or a file) and stores the prediction, once for each key.
+export async function createPrediction(drawing, key) {
+  return send("POST", PREDICTIONS, drawing, { "Idempotency-Key": key });
 }
 
-// Classifies an image without storing anything.
-export async function preview(image) {
-  return send("POST", `${PREDICTIONS}?store=no`, { image });
+// Classifies a drawing without storing anything.
+export async function preview(drawing) {
+  return send("POST", `${PREDICTIONS}?store=no`, drawing);
 }
 
 // Sets the label of a prediction, or removes it if trueDigit is null.
@@ -43,6 +43,9 @@ export async function getModel() {
 }
 
 function send(method, url, body, headers) {
+  if (body instanceof File) {
+    return request(url, { method, headers: { "Content-Type": body.type, ...headers }, body });
+  }
   headers = { "Content-Type": "application/json", ...headers };
   return request(url, { method, headers, body: JSON.stringify(body) });
 }
