@@ -240,3 +240,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--max-examples", type=int, default=10, help="of each call, by schemathesis")
     parser.addoption("--sequences", type=int, default=60, help="of operations on the store")
     parser.addoption("--steps", type=int, default=10, help="of each sequence")
+    parser.addoption("--files", type=int, default=300, help="picture files of each kind, generated")

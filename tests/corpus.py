@@ -4,7 +4,9 @@ import io
 import struct
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tests.pictures import encoded, seven
@@ -54,3 +56,162 @@ def animated(format_: str, frames: list[Image.Image]) -> bytes:
     body = io.BytesIO()
     frames[0].save(body, format_, save_all=True, append_images=frames[1:], lossless=True)
     return body.getvalue()
+
+
+# ---- Valid but unusual files, by chance ------------------------------------------------------
+
+
+def unusual_file(rng: np.random.Generator) -> tuple[bytes, int]:
+    """Return a PNG, JPEG or WebP, and the orientation that its Exif data has."""
+    match rng.integers(3):
+        case 0:
+            return unusual_png(rng), 1
+        case 1:
+            return unusual_jpeg(rng)
+        case _:
+            return unusual_webp(rng), 1
+
+
+def unusual_png(rng: np.random.Generator) -> bytes:
+    """Return a PNG of random pixels, of any color type, depth and order of chunks."""
+    color_type = int(rng.choice([0, 2, 3, 4, 6]))
+    depth = int(rng.choice({0: [1, 2, 4, 8, 16], 3: [1, 2, 4, 8]}.get(color_type, [8, 16])))
+    width, height = (int(edge) for edge in rng.integers(1, 40, 2))
+    interlaced = bool(rng.integers(2))
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color_type]
+    data = b""
+    for x, y, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = len(range(x, width, across)), len(range(y, height, down))
+        length = (columns * channels * depth + 7) // 8
+        lines = range(rows if columns else 0)
+        data += b"".join(bytes((rng.integers(5),)) + rng.bytes(length) for _ in lines)
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, interlaced)
+    head = [png_chunk(b"IHDR", header), *_metadata(rng)]
+    if color_type == 3:
+        head += [png_chunk(b"PLTE", rng.bytes(3 * 2**depth)), *_metadata(rng)]
+    if color_type in (0, 2, 3) and rng.integers(2):
+        transparent = rng.bytes(rng.integers(1, 2**depth + 1))
+        if color_type != 3:
+            transparent = rng.integers(0, 2**depth, channels).astype(">u2").tobytes()
+        head += [png_chunk(b"tRNS", transparent)]
+    packed = zlib.compress(data, int(rng.integers(10)))
+    size = int(rng.integers(1, len(packed) + 1))
+    parts = [png_chunk(b"IDAT", packed[i : i + size]) for i in range(0, len(packed), size)]
+    return PNG_SIGNATURE + b"".join((*head, *parts, *_metadata(rng), png_chunk(b"IEND")))
+
+
+def _metadata(rng: np.random.Generator) -> list[bytes]:
+    chunks = [
+        png_chunk(b"tEXt", b"comment\0text"),
+        png_chunk(b"zTXt", b"comment\0\0" + zlib.compress(b"text")),
+        png_chunk(b"tIME", bytes((7, 208, 1, 1, 0, 0, 0))),
+        png_chunk(b"pHYs", bytes(9)),
+        png_chunk(b"prVt", rng.bytes(9)),
+    ]
+    return [chunks[i] for i in rng.permutation(5)[: rng.integers(3)]]
+
+
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+
+
+def unusual_jpeg(rng: np.random.Generator) -> tuple[bytes, int]:
+    """Return a JPEG of random pixels, and the orientation that its Exif data has."""
+    mode = str(rng.choice(["L", "RGB", "CMYK"]))
+    options: dict[str, Any] = {
+        "quality": int(rng.integers(5, 101)),
+        "progressive": bool(rng.integers(2)),
+        "optimize": bool(rng.integers(2)),
+        "restart_marker_blocks": int(rng.choice([0, 0, 1, 3])),
+        "icc_profile": rng.bytes(rng.choice([0, 100, 70_000])),
+    }
+    if mode == "RGB":
+        options["subsampling"] = int(rng.integers(3))
+    file = io.BytesIO()
+    _smooth_picture(rng, mode).save(file, "JPEG", **options)
+    orientation = int(rng.integers(1, 9))
+    order = str(rng.choice(["<", ">"]))
+    type_ = int(rng.choice([1, SHORT, LONG, SIGNED_LONG]))
+    others = [(IMAGE_WIDTH, SIGNED_LONG, b"\xff" * 4), (RESOLUTION_UNIT, ASCII, b"cm\0\0")]
+    entries = [*others[: rng.integers(3)], turned(orientation, type_, order)]
+    content = EXIF_PREFIX + exif(entries, order)
+    return with_jpeg_segment(0xE1, content, file.getvalue()), orientation
+
+
+def unusual_webp(rng: np.random.Generator) -> bytes:
+    """Return a WebP of random pixels: lossy or lossless, with or without transparency."""
+    options: dict[str, Any] = {
+        "lossless": bool(rng.integers(2)),
+        "quality": int(rng.integers(101)),
+        "exact": True,
+    }
+    options |= {"icc_profile": rng.bytes(rng.choice([0, 100])), "method": int(rng.integers(5))}
+    file = io.BytesIO()
+    first = _smooth_picture(rng, str(rng.choice(["RGB", "RGBA"])))
+    more = [Image.new("RGB", first.size)] * int(rng.integers(2))
+    first.save(file, "WEBP", save_all=bool(more), append_images=more, **options)
+    return file.getvalue()
+
+
+def _smooth_picture(rng: np.random.Generator, mode: str) -> Image.Image:
+    width, height = (int(edge) for edge in rng.integers(1, 60, 2))
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    small = rng.integers(0, 256, (3, 3, channels), np.uint8)
+    bands = [Image.fromarray(small[:, :, i]).resize((width, height)) for i in range(channels)]
+    return Image.merge(mode, bands)
+
+
+# ---- Hostile files, by chance ----------------------------------------------------------------
+
+HOSTILE_SIZES = (0, 1, 2, 3, 28, 255, 4000, 16_383, 65_535, 2**24 - 1, 2**31 - 1, 2**32 - 1)
+
+
+def hostile_file(rng: np.random.Generator) -> bytes:
+    """Return a file whose counts and sizes of parts are lies, or very many."""
+    makers = (_hostile_png, _hostile_jpeg, _hostile_webp)
+    return makers[rng.integers(3)](rng)[: 4 * 1024**2]
+
+
+def _hostile_png(rng: np.random.Generator) -> bytes:
+    names = b"IHDR PLTE tRNS IDAT iCCP zTXt acTL fcTL fdAT eXIf".split()
+    width, height = (int(rng.choice(HOSTILE_SIZES)) for _ in range(2))
+    kind = bytes((rng.choice([1, 8, 16]), rng.choice([0, 2, 3, 4, 6]), 0, 0, rng.integers(2)))
+    header = struct.pack(">II", width, height) + kind
+    parts = [PNG_SIGNATURE, png_chunk(b"IHDR", header)]
+    for _ in range(rng.integers(1, 8)):
+        name = names[rng.integers(len(names))]
+        content = zlib.compress(bytes(int(rng.choice([10, 10_000, 3_000_000]))))
+        chunk = png_chunk(name, content if rng.integers(2) else rng.bytes(int(rng.integers(40))))
+        if not rng.integers(4):
+            chunk = int(rng.choice(HOSTILE_SIZES)).to_bytes(4) + chunk[4:]
+        parts += [chunk] * int(rng.choice([1, 1, 1, 100, 9000, 300_000 // len(chunk)]))
+    return b"".join((*parts, png_chunk(b"IEND")))
+
+
+def _hostile_jpeg(rng: np.random.Generator) -> bytes:
+    body = unusual_jpeg(rng)[0]
+    frame = max(body.find(b"\xff\xc0"), body.find(b"\xff\xc2"))
+    if rng.integers(2) and frame > 0:
+        size = struct.pack(">HH", *(min(int(rng.choice(HOSTILE_SIZES)), 65_535) for _ in range(2)))
+        body = body[: frame + 5] + size + body[frame + 9 :]
+    at = int(rng.integers(2, len(body)))
+    head = bytes((0xFF, rng.integers(0xC0, 0xFF), 0, rng.integers(2, 30)))
+    segment = head + rng.bytes(int(rng.integers(28)))
+    return body[:at] + segment * int(rng.choice([0, 1, 10, 400, 9000])) + body[at:]
+
+
+def _hostile_webp(rng: np.random.Generator) -> bytes:
+    body = bytearray(unusual_webp(rng))
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(12, max(13, min(len(body), 60))))
+        body[at : at + 4] = struct.pack("<I", rng.choice(HOSTILE_SIZES))[: rng.integers(1, 5)]
+    name = rng.choice([b"ANMF", b"VP8X", b"EXIF", b"junk"])
+    chunk = struct.pack("<4sI", name, rng.integers(60)) + rng.bytes(int(rng.integers(60)))
+    return bytes(body) + chunk * int(rng.choice([0, 1, 100, 9000]))

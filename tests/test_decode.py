@@ -2,9 +2,13 @@
 
 import io
 import zlib
+from collections import Counter
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.corpus import (
@@ -16,15 +20,17 @@ from tests.corpus import (
     SIGNED_LONG,
     animated,
     exif,
+    hostile_file,
     png_chunk,
     turned,
+    unusual_file,
     with_jpeg_segment,
     with_png_chunks,
 )
 from tests.pictures import encoded, seven
 from tests.test_preprocess import same
-from webapp.decode import decode
-from webapp.errors import BlankImage, NotAnImage, TooManyPixels, UnsupportedMedia
+from webapp.decode import TRANSPOSITIONS, decode
+from webapp.errors import BlankImage, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
 from webapp.preprocess import prepare
 
 COMPRESSED = zlib.compress(bytes(2_000_000))
@@ -216,3 +222,45 @@ def test_other_format_is_named_with_advice(name: str, body: bytes) -> None:
 def test_what_is_no_picture_is_refused(body: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode(body)
+
+
+# ---- Generated files -------------------------------------------------------------------------
+
+
+def read_with_opencv(body: bytes) -> NDArray[np.uint8]:
+    """Return what OpenCV reads, [height, width, 4]: red, green, blue, opacity."""
+    pixels: Any = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = pixels >> 8 if pixels.dtype == np.uint16 else pixels
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    order = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
+    return np.asarray(cv2.cvtColor(pixels.astype(np.uint8), order), np.uint8)
+
+
+def test_unusual_files_are_read_as_opencv_reads_them(pytestconfig: pytest.Config) -> None:
+    for seed in range(pytestconfig.getoption("--files")):
+        rng = np.random.default_rng(seed)
+        body, orientation = unusual_file(rng)
+        expected = Image.fromarray(read_with_opencv(body))
+        if orientation > 1:
+            expected = expected.transpose(TRANSPOSITIONS[orientation])
+        difference = np.abs(np.asarray(decode(body).convert("RGBA")).astype(int) - expected)
+        difference[np.asarray(expected)[:, :, 3] == 0] = 0
+        # OpenCV ignores the transparent level of a grey PNG, and rounds CMYK in another way.
+        color = difference[:, :, :3] if is_grey_png(body) else difference
+        assert color.max() <= 3 * (body[:2] == JPEG[:2]), seed
+
+
+def is_grey_png(body: bytes) -> bool:
+    """Say whether the body is a grey PNG without a channel for opacity."""
+    return body[:4] == b"\x89PNG" and body[25] == 0
+
+
+def test_hostile_files_are_read_or_refused(pytestconfig: pytest.Config) -> None:
+    outcomes = Counter[int]()
+    for seed in range(pytestconfig.getoption("--files")):
+        try:
+            prepare(decode(hostile_file(np.random.default_rng(seed))))
+            outcomes[201] += 1
+        except Problem as problem:
+            outcomes[problem.status] += 1
+    assert outcomes.keys() <= {201, 400, 422}
