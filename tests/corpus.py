@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.pictures import encoded, seven
 from webapp.containers import PNG_SIGNATURE
 
+ImageFile.MAXBLOCK = 1024**2  # progressive files of noise need a large buffer
 JPEG = encoded(seven(), "JPEG")
 EXIF_PREFIX = b"Exif\0\0"
 ORIENTATION, RESOLUTION_UNIT, IMAGE_WIDTH = 0x0112, 0x0128, 0x0100
