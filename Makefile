@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SERVE := .venv
 DEV := .venv-dev
-CODE := train export webapp tests bench
+CODE := train export webapp tests bench deploy
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
 
@@ -20,7 +20,7 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test e2e check lint format contract bench check-images screenshots model train seeds \
-	ablation export rollback lock upgrade licences clean
+	ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,14 @@ upgrade: lock  ## update the dependencies of the service and run the tests
 
 licences: $(DEV)/ready  ## list the licences of all dependencies
 	@$(DEV)/bin/pip-licenses --order=license
+
+sbom:  ## print the packages of the service as a CycloneDX document
+	@$(PYTHON) deploy/sbom.py requirements-serve.txt
+
+digests:  ## print the current digests of the base images, for .env (needs Docker and a registry)
+	@for image in PYTHON=python:3.12-slim POSTGRES=postgres:17 CADDY=caddy:2; do \
+		digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $${image#*=}) || exit; \
+		echo "$${image%%=*}_IMAGE=$${image#*=}@$$digest"; done
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,9 @@
 """The Kubernetes manifests, as far as they can be checked without a cluster."""
 
+import json
+import re
+import subprocess
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -68,3 +72,46 @@ def test_probes_request_routes_that_exist(app: Flask) -> None:
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert {probe["path"] for probe in probes} <= {rule.rule for rule in app.url_map.iter_rules()}
     assert {probe["port"] for probe in probes} == {port["name"] for port in container["ports"]}
+
+
+def test_ingress_forwards_no_internal_routes(app: Flask) -> None:
+    (rule,) = find("Ingress")["spec"]["rules"]
+    paths = {each["path"]: each["pathType"] for each in rule["http"]["paths"]}
+    assert paths == {"/": "Exact", "/healthz": "Exact", "/api": "Prefix", "/static": "Prefix"}
+    forwarded = re.compile(r"/|/healthz|/(api|static)/.*")
+    others = {each.rule for each in app.url_map.iter_rules() if not forwarded.fullmatch(each.rule)}
+    assert others == {"/metrics", "/readyz"}
+
+
+def test_proxy_closes_internal_routes_and_buffers_no_bodies() -> None:
+    caddyfile = (ROOT / "deploy" / "Caddyfile").read_text()
+    assert re.search(r"@internal path /metrics /readyz\n\s+respond @internal 404\n", caddyfile)
+    assert "request_buffers" not in caddyfile
+
+
+def test_base_images_are_build_arguments() -> None:
+    for name in ("Dockerfile.serve", "Dockerfile.train"):
+        images = re.findall(r"^FROM (\S+)", (ROOT / name).read_text(), re.MULTILINE)
+        assert {*images} == {"${PYTHON_IMAGE}"}
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
+    images = [each["image"] for each in services if "build" not in each]
+    assert all(re.match(r"\$\{\w+_IMAGE:-", image) for image in images)
+    arguments = [each["build"]["args"]["PYTHON_IMAGE"] for each in services if "build" in each]
+    assert arguments == 2 * ["${PYTHON_IMAGE:-python:3.12-slim}"]
+
+
+def test_actions_are_pinned_to_commits() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "check.yml").read_text()
+    actions = re.findall(r"uses: (\S+)", workflow)
+    assert actions
+    assert [action for action in actions if not re.search("@[0-9a-f]{40}$", action)] == []
+
+
+def test_sbom_lists_every_requirement_with_its_hashes() -> None:
+    name = "requirements-serve.txt"
+    command = [sys.executable, "deploy/sbom.py", name]
+    sbom = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / name).read_text(), re.MULTILINE)
+    assert [each["name"] for each in sbom["components"]] == pinned
+    assert all(each["hashes"] for each in sbom["components"])

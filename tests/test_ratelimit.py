@@ -231,6 +231,9 @@ def test_memcached_is_used_again(
         return bool(memcached.stat(b"total_items"))
 
     wait_until(is_used)
+    items = memcached.stat(b"total_items")
+    limiter.check("c", REQUEST_COST)
+    assert memcached.stat(b"total_items") > items
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "the store of the rate limit failed, each worker counts",
         "the store of the rate limit is available again",

@@ -96,17 +96,19 @@ def _acquire() -> None:
 def _receive_body() -> None:
     """Read the body into memory, and charge what arrives beyond FREE_BODY_BYTES to the budget."""
     stream = get_input_stream(request.environ, max_content_length=MAX_BODY_BYTES)
-    expected = MAX_BODY_BYTES if request.content_length is None else request.content_length
+    length = request.content_length
+    expected = MAX_BODY_BYTES if length is None else length
     body = io.BytesIO()
-    g.charged_bytes = 0
     try:
         while body.tell() < expected and (chunk := stream.read(CHUNK_BYTES)):
-            _charge(body.tell() + len(chunk) - FREE_BODY_BYTES - g.charged_bytes)
+            excess = body.tell() + len(chunk) - FREE_BODY_BYTES
+            if excess > 0:
+                _charge(excess)
             body.write(chunk)
-        if request.content_length is not None and body.tell() < expected:
+        if length is not None and body.tell() < expected:
             raise BadRequest("The body ends early.")
         # Werkzeug truncates a body without a length (chunked encoding) at the limit.
-        if request.content_length is None and body.tell() >= MAX_BODY_BYTES:
+        if length is None and body.tell() >= MAX_BODY_BYTES:
             raise RequestEntityTooLarge
     except Exception:
         body.close()  # the rest of it is read, and dropped, before the answer
@@ -117,15 +119,14 @@ def _receive_body() -> None:
     request.max_content_length = MAX_BODY_BYTES + 1  # parsers look for the end of the body
 
 
-def _charge(size: int) -> None:
-    if size > 0:
-        budget.acquire(size)
-        g.charged_bytes += size
+def _charge(total: int) -> None:
+    budget.acquire(total - g.get("charged_bytes", 0))
+    g.charged_bytes = total
 
 
 def has_large_body() -> bool:
     """Return whether the body of the current request counts towards the budget."""
-    return bool(g.charged_bytes)
+    return "charged_bytes" in g
 
 
 def _release(error: BaseException | None) -> None:
@@ -135,4 +136,5 @@ def _release(error: BaseException | None) -> None:
 
 
 def _release_body() -> None:
-    budget.release(g.pop("charged_bytes", 0))
+    if size := g.pop("charged_bytes", 0):
+        budget.release(size)
