@@ -90,11 +90,12 @@ rollback:  ## restore the previous model in MODELS; a running service loads it
 		|| exit 1; done
 	@echo "Restored the previous model in $(MODELS). Run make rollback again to undo this."
 
-lock: $(DEV)/ready  ## resolve requirements-serve.in to the latest versions, with hashes
-	CUSTOM_COMPILE_COMMAND="make lock" $(DEV)/bin/pip-compile --quiet --upgrade --generate-hashes \
+lock: $(DEV)/ready  ## resolve requirements-*.in to the latest versions, with hashes
+	for part in serve train; do \
+		CUSTOM_COMPILE_COMMAND="make lock" $(DEV)/bin/pip-compile --quiet --upgrade --generate-hashes \
 		--strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --no-emit-options --output-file requirements-serve.txt \
-		requirements-serve.in
+		--no-emit-trusted-host --no-emit-options --output-file requirements-$$part.txt \
+		requirements-$$part.in || exit; done
 
 upgrade: lock  ## update the dependencies of the service and run the tests
 	$(MAKE) test
@@ -119,9 +120,10 @@ $(SERVE)/ready: requirements-serve.txt
 	$(SERVE)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-serve.txt
 	@touch $@
 
-$(DEV)/ready: requirements-serve.txt requirements-train.txt requirements-dev.txt
+$(DEV)/ready: requirements-serve.txt requirements-train.txt requirements-torch.txt requirements-dev.txt
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-serve.txt
-	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-train.txt -r requirements-dev.txt
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-train.txt
+	$(DEV)/bin/pip install --quiet --disable-pip-version-check -r requirements-torch.txt -r requirements-dev.txt
 	@touch $@
