@@ -204,7 +204,8 @@ def get_image(id_: UUID) -> Response:
 @api.patch("/predictions/<uuid:id_>")
 def label_prediction(id_: UUID) -> Response:
     """Set the true digit of a prediction, or remove it with null."""
-    body = {} if has_large_body() else json_object()  # objects take many times the bytes of JSON
+    # Large ones are not parsed: objects take many times the bytes of JSON.
+    body = {} if request.is_json and has_large_body() else json_object()
     if body.keys() != {"true_digit"}:
         raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
     digit = body["true_digit"]
