@@ -176,10 +176,12 @@ def delete_predictions() -> Response:
 @api.delete("/predictions/<uuid:id_>")
 def delete_prediction(id_: UUID) -> Response:
     """Delete one prediction, for the visitor who made it and for the operator."""
-    if not _is_operator() and not _is_own(services().store.get(str(id_))):
-        if "Authorization" in request.headers and not services().visitors.current_id():
+    if not _is_operator():
+        is_visitor = bool(services().visitors.current_id())
+        if "Authorization" in request.headers and not is_visitor:
             _require_operator()
-        _forbid("delete")
+        if not is_visitor or not _is_own(services().store.get(str(id_))):
+            _forbid("delete")
     if not services().store.delete(Deletion(str(id_))):
         raise NotFound("There is no such prediction.")
     return Response(status=HTTPStatus.NO_CONTENT)
