@@ -279,7 +279,7 @@ def test_picture_that_ends_early_is_not_taken_as_whole(client: FlaskClient) -> N
 def test_body_may_have_four_megabytes(client: FlaskClient, excess: int, status: int) -> None:
     body = b"7" * (4 * 1024**2 + excess)
     assert_problem(post(client, body), status)
-    assert_problem(client.patch(f"{PREDICTIONS}/{ABSENT}", data=body), status)
+    assert_problem(client.patch(f"{PREDICTIONS}/{ABSENT}", data=body), 413 if excess else 415)
 
 
 def test_location_leads_to_the_prediction_below_a_prefix(client: FlaskClient) -> None:
