@@ -6,6 +6,7 @@ DEV := .venv-dev
 CODE := train export webapp tests bench deploy
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
+PARALLEL ?= -n 2 --dist loadfile  # empty to run the tests one after the other
 
 define CHECK_PYTHON
 import platform, sys
@@ -29,7 +30,7 @@ run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (settings: see .env.examp
 	@exec $(SERVE)/bin/python -m webapp
 
 test: $(DEV)/ready  ## run the tests (ARGS="-k label")
-	$(DEV)/bin/python -m pytest $(ARGS)
+	$(DEV)/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 e2e: $(DEV)/ready  ## run the browser tests
 	$(DEV)/bin/python -m pytest tests/test_browser.py $(ARGS)
@@ -37,7 +38,7 @@ e2e: $(DEV)/ready  ## run the browser tests
 check: lint  ## run everything that must pass before a change is merged
 	@! git grep -nE 'TODO|FIXME' -- ':!Makefile'
 	$(DEV)/bin/coverage erase
-	$(DEV)/bin/coverage run -m pytest $(ARGS)
+	$(DEV)/bin/coverage run -m pytest $(PARALLEL) $(ARGS)
 	$(DEV)/bin/coverage combine --quiet
 	$(DEV)/bin/coverage report --show-missing --skip-covered
 

@@ -463,9 +463,9 @@ def test_everything_that_a_visitor_drew_is_deleted(page: Page, visit: Callable[.
 @pytest.mark.parametrize(
     ("history", "who", "rows"),
     [
-        ("everyone", "everyone who visits", 1),
-        ("own", "you and the operator", 0),
-        ("nobody", "the operator", 0),
+        ("everyone", "Everyone who visits this page", 1),
+        ("own", "You and the operator", 0),
+        ("nobody", "Only the operator", 0),
     ],
 )
 def test_page_says_who_sees_drawings(
@@ -479,7 +479,7 @@ def test_page_says_who_sees_drawings(
         page.goto(server.url, wait_until="networkidle")
         privacy = page.locator("#privacy p")
         expect(privacy).to_contain_text("for 30 days")
-        expect(privacy).to_contain_text(f"where {who}")
+        expect(privacy).to_contain_text(f"{who} can see them")
         expect(page.locator("#history tbody tr")).to_have_count(rows)
         expect(page.locator("#recent")).to_be_visible(visible=history != "nobody")
         page.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -403,7 +404,10 @@ class Stores(RuleBasedStateMachine):
         had_fault = is_partial = False
         while True:
             try:
-                page = self.ask(store, lambda store: store.page(limit, before, filters))  # noqa: B023
+                page = self.ask(
+                    store,
+                    partial(PredictionStore.page, limit=limit, before=before, filters=filters),
+                )
             except Crash:
                 return
             except QueryRejected:
