@@ -604,8 +604,12 @@ def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Setti
         {"day": "2026-02-01", "predictions": 4},
     ]
     versions = stats["model_versions"]
-    assert [each["model_version"] for each in versions] == ["aa", "bb", "cc"]
-    assert [counted(each) for each in versions] == [(4, 4, 2), (1, 1, 1), (1, 0, 0)]
+    assert [(each["model_version"], each["since"]) for each in versions] == [
+        ("bb", "2026-01-31"),
+        ("cc", "2026-01-31"),
+        ("aa", "2026-02-01"),
+    ]
+    assert [counted(each) for each in versions] == [(1, 1, 1), (1, 0, 0), (4, 4, 2)]
     assert [each["digit"] for each in stats["digits"]] == [*range(10)]
     expected = {1: (0, 1, 0), 3: (3, 2, 2), 7: (3, 2, 1)}
     assert [counted(each) for each in stats["digits"]] == [

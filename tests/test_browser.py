@@ -1033,6 +1033,16 @@ def test_accuracy_is_shown(page: Page) -> None:
     expect(rows.nth(7).locator("td").nth(7)).to_have_class("correct")
 
 
+def test_accuracy_by_model_version_is_shown(page: Page) -> None:
+    for label in (1, 7):
+        add_seven(page, label)
+    page.reload()
+    (version,) = page.request.get(f"{page.url}api/stats").json()["model_versions"]
+    shown = page.locator("#stats .versions li")
+    expect(shown).to_contain_text(f"Model {version['model_version']} since ")
+    expect(shown).to_contain_text("50.0 % (1 of 2; 95 % interval: 9.5 % to 90.5 %)")
+
+
 def test_lowest_test_accuracy_of_the_model_is_shown(page: Page) -> None:
     card = page.request.get(f"{page.url}api/model").json()
     drawings = [part["accuracy"] for name, part in card["figures"].items() if "drawings" in name]

@@ -4,7 +4,11 @@ import re
 from pathlib import Path
 
 import psutil
+import pytest
+import yaml
+from flask.testing import FlaskClient
 
+from tests.clients import SEVEN
 from tests.conftest import ROOT, Server, wait_until
 from tests.graphs import another_version, publish
 
@@ -47,9 +51,34 @@ def test_replaced_models_and_dead_workers_are_no_longer_counted(
         assert predictions(server) == 1
 
 
-def test_dashboard_uses_existing_metrics(shared_server: Server) -> None:
-    shared_server.post()
-    existing = set(re.findall(r"^(\w+)\{?", shared_server.get("/metrics"), re.MULTILINE))
-    used = set(re.findall(r"digits_\w+", (ROOT / "docs" / "grafana.json").read_text()))
+def test_labels_are_counted_by_version_and_correctness(client: FlaskClient) -> None:
+    row = client.post("/api/predictions", data=SEVEN, content_type="image/png").json
+
+    def labels(is_right: bool) -> float:
+        sample = f'digits_labels_total{{right="{is_right}",version="{row["model_version"]}"}}'
+        found = re.search(rf"^{re.escape(sample)} (\S+)", client.get("/metrics").text, re.M)
+        return float(found[1]) if found else 0
+
+    before = labels(True), labels(False)
+    for digit in (7, 7, 1, None):  # the second changes nothing
+        client.patch(f"/api/predictions/{row['id']}", json={"true_digit": digit})
+    assert (labels(True), labels(False)) == (before[0] + 1, before[1] + 1)
+
+
+@pytest.mark.parametrize("file", ["docs/grafana.json", "deploy/prometheus/alerts.yaml"])
+def test_dashboard_and_alerts_use_existing_metrics(client: FlaskClient, file: str) -> None:
+    row = client.post("/api/predictions", data=SEVEN, content_type="image/png").json
+    client.patch(f"/api/predictions/{row['id']}", json={"true_digit": 7})
+    existing = re.findall(r"^(\w+)\{?", client.get("/metrics").text, re.MULTILINE)
+    used = set(re.findall(r"(?<!:)\bdigits_\w+(?!\w|:)", (ROOT / file).read_text()))
     assert used
-    assert used <= existing
+    assert used <= {*existing}
+
+
+def test_alerts_are_explained() -> None:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    alerts = [
+        rule["alert"] for each in rules["groups"] for rule in each["rules"] if "alert" in rule
+    ]
+    text = (ROOT / "DEPLOYMENT.md").read_text()
+    assert alerts == re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE)

@@ -221,6 +221,7 @@ def label_prediction(id_: UUID) -> Response:
         _forbid("label")
     if digit != prediction.true_digit:
         prediction = store.label(str(id_), digit, "operator" if by_operator else "visitor")
+        metrics.count_label(prediction)
     return jsonify(_as_json(prediction))
 
 

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from webapp.prediction import Classification
+from webapp.prediction import Classification, Prediction
 
 REQUESTS = Counter("digits_requests_total", "Requests answered", ["route", "status"])
 STAGES = Histogram(
@@ -33,6 +33,11 @@ CONFIDENCE = Histogram(
     "digits_confidence",
     "Confidence of the answers",
     buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1),
+)
+LABELS = Counter(
+    "digits_labels_total",
+    "Labels set or changed, by model version and whether the prediction is right",
+    ["version", "right"],
 )
 WAITING = Gauge(
     "digits_waiting_rows",
@@ -73,6 +78,13 @@ def count_prediction(answer: Classification, stored: bool) -> None:
     """Count an answer."""
     PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
     CONFIDENCE.observe(answer.confidence)
+
+
+def count_label(prediction: Prediction) -> None:
+    """Count the label of a prediction, unless it was removed."""
+    digit = prediction.true_digit
+    if digit is not None:
+        LABELS.labels(prediction.model_version, digit == prediction.predicted_digit).inc()
 
 
 def metrics() -> Response:

@@ -17,10 +17,13 @@ def summarize(counts: Counts) -> dict[str, Any]:
     confusion = [[0] * 10 for _ in range(10)]
     for count in labelled:
         confusion[count.true_digit][count.predicted_digit] += count.predictions
-    versions = {each.model_version for each in daily} | {each.model_version for each in labelled}
+    as_of = datetime.fromtimestamp(counts.as_of, UTC)
+    # A version that is labelled but not counted yet is newer than the count.
+    since = {each.model_version: f"{as_of:%F}" for each in labelled}
+    since |= {each.model_version: each.day for each in sorted(daily, reverse=True)}
     return {
         "predictions": _total(daily),
-        "as_of": datetime.fromtimestamp(counts.as_of, UTC).isoformat(timespec="seconds"),
+        "as_of": as_of.isoformat(timespec="seconds"),
         **_accuracy(labelled),
         "confusion": confusion,
         "digits": [
@@ -31,10 +34,11 @@ def summarize(counts: Counts) -> dict[str, Any]:
         "model_versions": [
             {
                 "model_version": version,
+                "since": since[version],
                 "predictions": _total(c for c in daily if c.model_version == version),
             }
             | _accuracy(c for c in labelled if c.model_version == version)
-            for version in sorted(versions)
+            for version in sorted(since, key=lambda version: (since[version], version))
         ],
         "days": [
             {"day": day, "predictions": _total(c for c in daily if c.day == day)}

@@ -11,7 +11,7 @@ export class Stats {
     this.#section = section;
   }
 
-  show({ labelled, right: correct, accuracy, confusion }) {
+  show({ labelled, right: correct, accuracy, confusion, model_versions: versions }) {
     const [summary, table] = [this.#find(".accuracy"), this.#find(".confusion")];
     table.hidden = labelled === 0;
     summary.textContent = labelled
@@ -19,16 +19,18 @@ export class Stats {
       : "No predictions are labelled yet. Label one to see the accuracy.";
     table.tHead.replaceChildren(createRow("th", ["", ...DIGITS, "Correct"]));
     table.tBodies[0].replaceChildren(...confusion.map(createConfusionRow));
+    this.#find(".versions").replaceChildren(
+      ...versions.filter((version) => version.labelled).map(createVersionItem),
+    );
   }
 
   showModel({ version, made_at: madeAt, figures }) {
-    const date = new Date(madeAt).toLocaleDateString([], { dateStyle: "medium" });
     const accuracies = [
       describeAccuracy(figures, "MNIST", "on MNIST"),
       describeAccuracy(figures, "drawings", "on drawings by people who are not in the training data"),
     ].filter(Boolean);
     this.#find(".model").textContent =
-      `Model ${version}, created ${date}.` +
+      `Model ${version}, created ${formatDate(madeAt)}.` +
       (accuracies.length ? ` Test accuracy: ${accuracies.join(", ")}.` : "");
   }
 
@@ -43,6 +45,20 @@ function describeAccuracy(figures, prefix, description) {
   const names = Object.keys(figures).filter((name) => name.startsWith(prefix));
   const accuracies = names.map((name) => figures[name].accuracy);
   return names.length ? `${percent(Math.min(...accuracies))} ${description}` : null;
+}
+
+function createVersionItem(version) {
+  const { model_version: name, since, labelled, right: correct, accuracy } = version;
+  const [low, high] = version.accuracy_interval.map((share) => percent(share));
+  const item = document.createElement("li");
+  item.textContent =
+    `Model ${name} since ${formatDate(since, "UTC")}: ${percent(accuracy)} ` +
+    `(${correct} of ${labelled}; 95 % interval: ${low} to ${high})`;
+  return item;
+}
+
+function formatDate(time, timeZone) {
+  return new Date(time).toLocaleDateString([], { dateStyle: "medium", timeZone });
 }
 
 function createConfusionRow(counts, label) {
