@@ -81,15 +81,11 @@ seeds: $(DEV)/ready  ## train once with each of SEEDS to measure the variance ac
 ablation: $(DEV)/ready  ## measure the effect of each part of the recipe in short runs
 	$(DEV)/bin/python -m train.ablation $(ARGS)
 
-export: $(DEV)/ready  ## export the latest run to artifacts/
-	$(DEV)/bin/python -m export
+export: $(DEV)/ready  ## export the latest run to artifacts/ if it is better (ARGS="--force")
+	$(DEV)/bin/python -m export $(ARGS)
 
-rollback:  ## restore the previous model in MODELS; a running service loads it
-	@test -f $(MODELS)/previous/digits.onnx || { echo "There is no previous model."; exit 1; }
-	@cd $(MODELS) && for file in model.json digits.onnx; do \
-		cp -p $$file previous/.now && mv previous/$$file $$file && mv previous/.now previous/$$file \
-		|| exit 1; done
-	@echo "Restored the previous model in $(MODELS). Run make rollback again to undo this."
+rollback:  ## restore an earlier model in MODELS (VERSION=...); a running service loads it
+	@$(PYTHON) -m export rollback --artifacts $(MODELS) $(VERSION)
 
 lock: $(DEV)/ready  ## resolve requirements-*.in to the latest versions, with hashes
 	for part in serve train; do \

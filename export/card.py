@@ -3,17 +3,17 @@
 import io
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from export.graph import version_of
+from export.versions import replace_file, replace_model
 from train.plots import DPI, plot_seeds
+from webapp.graphs import version_of
 
-PLOTS = ("curves.png", "confusions.png", "reliability.png", "mistakes.png")
+REPORT = ("curves.png", "confusions.png", "reliability.png", "mistakes.png", "comparison.md")
 SOURCES = {
     "MNIST": "MNIST database of handwritten digits, LeCun, Cortes, Burges (CC BY-SA 3.0)",
     "drawings": "Pen-Based Recognition of Handwritten Digits, Alpaydin, Alimoglu, "
@@ -44,7 +44,7 @@ def make_card(
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims
     )
     return {
-        "version": version_of(graph),
+        "version": version_of(graph.SerializeToString(deterministic=True)),
         "made_at": metrics["made_at"],
         "doubt_below": metrics["confidence_threshold"],
         "temperature": metrics["temperature"],
@@ -85,33 +85,14 @@ def publish(graph: onnx.ModelProto, card: dict[str, Any], run: Path, folder: Pat
     """Write graph, model card and report to `folder`, replacing each file atomically.
 
     The card is part of the graph's metadata, so that one rename replaces both; model.json is a
-    copy. The model of another version is kept in previous/, for `make rollback`.
+    copy.
     """
     graph.metadata_props.add(key="card", value=json.dumps(card))
     (folder / "report").mkdir(parents=True, exist_ok=True)
-    for name in PLOTS:
+    for name in REPORT:
         replace_file(folder / "report" / name, (run / name).read_bytes())
     seeds = io.BytesIO()
     plot_seeds(card["seed_statistics"]).savefig(seeds, dpi=DPI)
     replace_file(folder / "report" / "seeds.png", seeds.getvalue())
-    _keep_previous(folder, card["version"])
-    replace_file(folder / "model.json", (json.dumps(card, indent=2) + "\n").encode())
-    replace_file(folder / "digits.onnx", graph.SerializeToString())
-
-
-def _keep_previous(folder: Path, version: str) -> None:
-    card, graph = folder / "model.json", folder / "digits.onnx"
-    if card.exists() and graph.exists() and json.loads(card.read_text())["version"] != version:
-        (folder / "previous").mkdir(exist_ok=True)
-        for file in (card, graph):
-            replace_file(folder / "previous" / file.name, file.read_bytes())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers see either the old content or the new."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    text = json.dumps(card, indent=2) + "\n"
+    replace_model(folder, text.encode(), graph.SerializeToString())

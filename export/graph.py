@@ -1,6 +1,5 @@
 """Convert the network to an ONNX graph."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,9 +8,11 @@ import onnx
 import onnxruntime as ort
 import torch
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.fit import to_images
+from train.fit import EVALUATION_BATCH_SIZE, to_images
+from train.metrics import Probabilities
 from train.model import Network
 
 ATOL = 1e-5  # largest allowed difference of a probability between torch and onnxruntime
@@ -53,12 +54,12 @@ def make_graph(network: Network, temperature: float, parity_inputs: Tensor) -> o
     return graph
 
 
-def version_of(graph: onnx.ModelProto) -> str:
-    """Return the first 12 hex digits of the SHA-256 of the graph without its metadata."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(graph)
-    del bare.metadata_props[:]
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:12]
+def predict(graph: bytes, pixels: NDArray[np.uint8]) -> Probabilities:
+    """Return the probabilities, float32 [n, 10], of pixels, uint8 [n, 28, 28], by onnxruntime."""
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    starts = range(0, len(pixels), EVALUATION_BATCH_SIZE)
+    batches = [pixels[start : start + EVALUATION_BATCH_SIZE] for start in starts]
+    return np.concatenate([session.run(None, {"pixels": batch})[0] for batch in batches])
 
 
 def strip_debug_info(message: Message) -> None:
@@ -73,8 +74,7 @@ def strip_debug_info(message: Message) -> None:
 
 def verify_parity(graph: onnx.ModelProto, module: nn.Module, pixels: Tensor) -> None:
     """Raise ValueError if onnxruntime's probabilities differ from torch's by ATOL or more."""
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(None, {"pixels": pixels.numpy()})  # [n, 10]
+    probabilities = predict(graph.SerializeToString(), pixels.numpy())  # [n, 10]
     with torch.no_grad():
         difference = float(np.abs(probabilities - module(pixels).numpy()).max())
     if not difference < ATOL:

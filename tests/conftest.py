@@ -231,7 +231,8 @@ def models(tmp_path: Path) -> Path:
     """Return a folder with a copy of the published model."""
     folder = tmp_path / "models"
     folder.mkdir()
-    shutil.copy(ROOT / "artifacts" / "digits.onnx", folder)
+    for name in ("digits.onnx", "model.json"):
+        shutil.copy(ROOT / "artifacts" / name, folder)
     return folder
 
 

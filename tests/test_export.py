@@ -1,6 +1,7 @@
 """Export of a run to artifacts/, and the predictions of the exported graph."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,12 @@ import pytest
 import torch
 
 from export.__main__ import main as export
-from export.card import publish, seed_statistics
+from export.card import seed_statistics
 from export.graph import make_graph
+from export.run import compare_with_published, export_run
+from export.versions import kept_versions, replace_model
 from tests.conftest import ROOT
+from tests.graphs import misreading
 from train.data import Digits, Splits, TrainingSet, load_mnist
 from train.fit import TrainedModel, fit, predict_logits
 from train.model import Network
@@ -52,8 +56,11 @@ def run(model: TrainedModel, digits: Digits, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that the run was exported to."""
+    """Return the folder that the run was exported to, where it replaced a worse model."""
     folder = tmp_path_factory.mktemp("artifacts")
+    worse = misreading()
+    card = onnx.load_from_string(worse).metadata_props[0].value
+    replace_model(folder, card.encode(), worse)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["export", str(run), "--artifacts", str(folder)])
         export()
@@ -93,7 +100,8 @@ def test_confidence_threshold_takes_effect_in_the_card(exported: Path, digits: D
 def test_plots_of_the_run_are_published(exported: Path, run: Path) -> None:
     published = {file.name: file.read_bytes() for file in (exported / "report").iterdir()}
     assert published.pop("seeds.png").startswith(b"\x89PNG")
-    assert published == {file.name: file.read_bytes() for file in run.glob("*.png")}
+    files = [*run.glob("*.png"), run / "comparison.md"]
+    assert published == {file.name: file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("folder", ["exported", "shipped"])
@@ -106,25 +114,35 @@ def test_graph_has_no_path_of_the_machine_that_built_it(
         assert path.encode() not in graph
 
 
-def republish(exported: Path, run: Path, folder: Path, **changes: str) -> bytes:
-    """Publish the exported graph with changes to its card; return the graph that serves now."""
-    graph = onnx.load(exported / "digits.onnx")
-    del graph.metadata_props[:]
-    card = json.loads((exported / "model.json").read_text())
-    publish(graph, card | changes, run, folder)
-    return (folder / "digits.onnx").read_bytes()
+def test_replaced_model_is_kept_and_the_comparison_is_in_the_card(exported: Path) -> None:
+    (kept,) = kept_versions(exported)
+    comparison = Model(exported / "digits.onnx").card["comparison"]
+    assert comparison["champion"] == kept.name
+    assert (comparison["objections"], comparison["forced"]) == ([], False)
+    assert {part["result"] for part in comparison["parts"]} == {"better"}
 
 
-def test_previous_model_is_kept_once_another_is_published(
-    exported: Path, run: Path, tmp_path: Path
+def test_run_that_is_not_better_is_only_published_by_force(
+    run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = republish(exported, run, tmp_path, version="first")
-    assert not (tmp_path / "previous").exists()
-    republish(exported, run, tmp_path, version="second")
-    republish(exported, run, tmp_path, version="second")
-    republish(exported, run, tmp_path, version="second", methodology="changed")
-    assert (tmp_path / "previous" / "digits.onnx").read_bytes() == first
-    assert json.loads((tmp_path / "previous" / "model.json").read_text())["version"] == "first"
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(SystemExit, match="3"):
+        export_run(run, tmp_path, force=False)
+    assert "Not published: no part is better." in capsys.readouterr().out
+    assert Model(tmp_path / "digits.onnx").card == Model(exported / "digits.onnx").card
+    export_run(run, tmp_path, force=True)
+    comparison = Model(tmp_path / "digits.onnx").card["comparison"]
+    assert (comparison["forced"], comparison["objections"]) == (True, ["no part is better"])
+    report = (tmp_path / "report" / "comparison.md").read_text()
+    assert "Published with --force, although no part is better." in report
+
+
+def test_first_model_is_published_and_one_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
+    comparison = compare_with_published(onnx.ModelProto(), {"version": "1"}, {}, tmp_path / "a")
+    assert comparison["objections"] == []
+    (tmp_path / "a").write_text("damaged")
+    with pytest.raises(SystemExit, match="cannot be run"):
+        compare_with_published(onnx.ModelProto(), {"version": "1"}, {}, tmp_path / "a")
 
 
 def test_seed_statistics_only_use_runs_that_differ_in_their_seed() -> None:

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import psutil
 import pytest
 from flask.testing import FlaskClient
@@ -103,17 +102,6 @@ def test_new_model_is_loaded_and_an_invalid_one_is_rejected(
     assert restarted.get("/readyz").json["model_version"] == version
     with pytest.raises(StartupError, match=reason):
         check_and_migrate(settings)
-
-
-def test_rollback_swaps_the_current_and_the_previous_model(models: Path) -> None:
-    (models / "model.json").write_text("now")
-    (models / "previous").mkdir()
-    (models / "previous" / "digits.onnx").write_text("before")
-    (models / "previous" / "model.json").write_text("before")
-    for expected in ("before", "now"):
-        subprocess.run(["make", "rollback", f"MODELS={models}"], cwd=ROOT, check=True)
-        assert (models / "model.json").read_text() == expected
-    onnx.load(models / "digits.onnx")
 
 
 def test_waiting_predictions_are_written_before_a_worker_exits(tmp_path: Path) -> None:

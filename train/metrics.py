@@ -38,7 +38,7 @@ def evaluate(
     return {
         "digits": len(labels),
         "accuracy": float((predicted == labels).mean()),
-        "ece": _calibration_error(confidences, predicted == labels),
+        "ece": calibration_error(confidences, predicted == labels),
         "ece_floor": _calibration_error_floor(confidences),
         "rejection_rate": rejection_rate(probabilities, confidence_threshold),
         "confusion": confusion.tolist(),
@@ -62,7 +62,7 @@ def calibration_bins(
     ]
 
 
-def _calibration_error(confidences: Confidences, correct: NDArray[np.bool_]) -> float:
+def calibration_error(confidences: Confidences, correct: NDArray[np.bool_]) -> float:
     """Return the expected calibration error (Guo et al. 2017)."""
     bins = calibration_bins(confidences, correct)
     return sum(share * abs(accuracy - confidence) for share, accuracy, confidence in bins)
@@ -71,4 +71,4 @@ def _calibration_error(confidences: Confidences, correct: NDArray[np.bool_]) -> 
 def _calibration_error_floor(confidences: Confidences) -> float:
     rng = np.random.default_rng(0)
     simulations = (rng.random(len(confidences)) < confidences for _ in range(SIMULATIONS))
-    return float(np.mean([_calibration_error(confidences, correct) for correct in simulations]))
+    return float(np.mean([calibration_error(confidences, correct) for correct in simulations]))

@@ -1,6 +1,5 @@
 """The model: digits.onnx, run by onnxruntime, and replaced while the service runs."""
 
-import hashlib
 import json
 import logging
 import threading
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from webapp import metrics
 from webapp.errors import NotReady, StartupError
 from webapp.files import replacing
+from webapp.graphs import version_of
 from webapp.prediction import Classification
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Model:
         self.card = self._read_card(path)
         self.version = str(self.card["version"])
         self._confidence_threshold = float(self.card["doubt_below"])
-        if (version := _version_of(self.graph)) != self.version:
+        if (version := version_of(self.graph)) != self.version:
             raise _invalid_model(
                 path, f"its model card is for version {self.version}, but the graph is {version}"
             )
@@ -163,33 +163,6 @@ class HotReloadingModel:
         except OSError:
             return ()
         return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _version_of(graph: bytes) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of an ONNX graph without metadata.
-
-    The metadata are the fields of number 14 of a ModelProto (onnx.proto). All other fields are
-    either numbers or preceded by their length (Protocol Buffers documentation, Encoding).
-    """
-    digest, at = hashlib.sha256(), 0
-    while at < len(graph):
-        begin = at
-        key, at = _varint(graph, at)
-        value, at = _varint(graph, at)
-        if key & 7 == 2:
-            at += value
-        if key >> 3 != 14:
-            digest.update(graph[begin:at])
-    return digest.hexdigest()[:12]
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return a number of seven bits per byte, lowest first, and the position after it."""
-    end = at
-    while message[end] & 128:
-        end += 1
-    bits = (byte & 127 for byte in message[at : end + 1])
-    return sum(value << 7 * place for place, value in enumerate(bits)), end + 1
 
 
 def _open_session(path: Path, graph: bytes) -> "InferenceSession":
