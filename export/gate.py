@@ -16,6 +16,7 @@ from train.metrics import Probabilities, calibration_error
 
 SIGNIFICANCE_LEVEL = 0.05
 MAX_LOSS = 0.003  # of a part's accuracy, where a test of this part alone is significant
+OUTLIER_MARGIN = 0.05  # of a kind of outliers, by which equally good models may differ
 HEADINGS = [
     "part",
     "digits",
@@ -32,9 +33,9 @@ RULE = (
     f"A part is better or worse if its corrected p is at most {SIGNIFICANCE_LEVEL:.0%} (exact "
     "McNemar test of the lost and gained drawings, Holm's correction). It is also worse if its "
     f"accuracy drops by more than {100 * MAX_LOSS} points and its own p is at most "
-    f"{SIGNIFICANCE_LEVEL:.0%}. A model is published if no part is worse and at least one is "
-    "better. An outlier is answered correctly if its prediction is uncertain; only the corrected p "
-    "counts for outliers."
+    f"{SIGNIFICANCE_LEVEL:.0%}. Outliers should be uncertain; a kind of them is better or worse "
+    f"only if the difference exceeds {100 * OUTLIER_MARGIN:.0f} points as well. A model is "
+    "published if no part is worse and at least one is better."
 )
 
 Labels = NDArray[np.int64]  # [n]
@@ -128,15 +129,15 @@ def _measure(probabilities: Probabilities, labels: Labels, threshold: float) -> 
 def _with_results(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add `p_holm` and `result`: "better", "worse" or "same"."""
     for part, p_holm in zip(parts, holm([part["p"] for part in parts]), strict=True):
-        is_worse = part["lost"] > part["gained"]
         old, new = part["correct"]
-        is_large_loss = part["ece"][0] is not None and (old - new) / part["digits"] > MAX_LOSS
-        significant = p_holm <= SIGNIFICANCE_LEVEL
-        if is_worse and (significant or (is_large_loss and part["p"] <= SIGNIFICANCE_LEVEL)):
-            result = "worse"
-        else:
-            result = "better" if significant and not is_worse else "same"
-        part |= {"p_holm": p_holm, "result": result}
+        gain, is_outliers = (new - old) / part["digits"], part["ece"][0] is None
+        is_significant = p_holm <= SIGNIFICANCE_LEVEL
+        if is_outliers:
+            is_significant &= abs(gain) > OUTLIER_MARGIN
+        elif -gain > MAX_LOSS:
+            is_significant |= part["p"] <= SIGNIFICANCE_LEVEL
+        result = "worse" if part["lost"] > part["gained"] else "better"
+        part |= {"p_holm": p_holm, "result": result if is_significant else "same"}
     return parts
 
 

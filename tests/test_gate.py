@@ -63,6 +63,10 @@ def test_better_model_is_published() -> None:
     assert objections(compared(MNIST=np.arange(30))) == []
 
 
+def test_gain_that_chance_explains_is_not_better() -> None:
+    assert objections(compared(MNIST=np.arange(45))) == ["no part is better"]
+
+
 def test_model_with_permuted_labels_is_worse_in_every_part_of_digits() -> None:
     wrong = {name: np.arange(len(labels)) for name, labels in LABELS.items()}
     worse = {"MNIST", "drawings", *(f"digit {digit}" for digit in range(10))}
@@ -93,9 +97,10 @@ def sevens(count: int) -> NDArray[np.int64]:
 
 
 def test_outliers_with_high_confidence_are_worse() -> None:
-    parts = compared(MNIST=np.arange(20), scribbles=np.arange(60))
-    assert part(parts, "scribbles")["confident_errors"] == [40, 60]
+    parts = compared(MNIST=np.arange(20), scribbles=np.arange(91))
+    assert part(parts, "scribbles")["confident_errors"] == [40, 91]
     assert objections(parts) == ["scribbles is worse"]
+    assert objections(compared(MNIST=np.arange(20), scribbles=np.arange(90))) == []
 
 
 def test_drawing_in_several_styles_counts_once() -> None:
