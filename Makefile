@@ -69,7 +69,7 @@ check-images: $(DEV)/ready  ## build the images and test the compose file (needs
 screenshots: $(DEV)/ready  ## take the screenshots in docs/
 	$(DEV)/bin/python -m tests.screenshots docs
 
-model: train  ## train a model and export it to artifacts/
+model: train  ## train a model and export it to artifacts/ if it is better
 	$(DEV)/bin/python -m export
 
 train: $(DEV)/ready  ## train a model into runs/ (ARGS="--epochs 1"; see python -m train --help)

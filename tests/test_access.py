@@ -430,6 +430,25 @@ def test_browser_that_blocks_cookies_is_told_so(client: FlaskClient, app: Flask)
     assert_problem(client.patch(url, json=LABEL), 403, "Only the browser that made")
 
 
+def test_visitor_cannot_change_the_operators_label(client: FlaskClient, app: Flask) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    operator = app.test_client(use_cookies=False)
+    client.patch(url, json={"true_digit": 5})
+    assert operator.patch(url, json={"true_digit": 3}, headers=OPERATOR).status_code == 200
+    for digit in (3, 7, None):
+        assert_problem(client.patch(url, json={"true_digit": digit}), 403, "operator has set")
+    assert client.get(url).json["true_digit"] == 3
+    assert operator.patch(url, json={"true_digit": None}, headers=OPERATOR).status_code == 200
+    assert client.patch(url, json={"true_digit": 7}).json["true_digit"] == 7
+
+
+def test_label_with_a_wrong_token_is_unauthorized(client: FlaskClient, app: Flask) -> None:
+    url = f"{PREDICTIONS}/{stored_id(client)}"
+    headers = {"Authorization": "Bearer mistaken"}
+    stranger = app.test_client(use_cookies=False)
+    assert_problem(stranger.patch(url, json=LABEL, headers=headers), 401, "Bearer TOKEN")
+
+
 def test_export_says_who_labelled_and_when(app: Flask, client: FlaskClient) -> None:
     started = datetime.now(UTC)
     ids = [stored_id(client) for _ in range(3)]

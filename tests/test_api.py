@@ -195,6 +195,13 @@ def test_strokes_are_drawn_and_read(client: FlaskClient) -> None:
     assert client.post(PREDICTIONS, json=body).json["predicted_digit"] == 7
 
 
+def test_smallest_strokes_are_no_failure(client: FlaskClient) -> None:
+    statuses = []
+    for point in ([0.5, 0.5, 1e-17], [0.5, 0.5, 1e-20], [0, 0, 5e-324], [1, 1, 1]):
+        statuses.append(client.post(PREDICTIONS, json={"strokes": [[point]]}).status_code)
+    assert {*statuses} <= {201, 422}
+
+
 @pytest.mark.parametrize(
     ("status", "strokes", "detail"),
     [
@@ -206,11 +213,11 @@ def test_strokes_are_drawn_and_read(client: FlaskClient) -> None:
         (400, "[[[0.5, 0.5]]]", "list of points"),
         (400, '[[[0.5, 0.5, "0.1"]]]', "list of points"),
         (400, "[[[0.5, 0.5, true]]]", "list of points"),
-        (400, "[[[0.5, 0.5, NaN]]]", "0 to 1"),
-        (400, "[[[0.5, 1.1, 0.1]]]", "0 to 1"),
-        (400, "[[[-0.1, 0.5, 0.1]]]", "0 to 1"),
-        (400, "[[[0.5, 0.5, 0]]]", "widths above 0"),
-        (400, f"[[[0.5, 0.5, 1{'0' * 400}]]]", "0 to 1"),
+        (400, "[[[0.5, 0.5, NaN]]]", "between 0 and 1"),
+        (400, "[[[0.5, 1.1, 0.1]]]", "between 0 and 1"),
+        (400, "[[[-0.1, 0.5, 0.1]]]", "between 0 and 1"),
+        (400, "[[[0.5, 0.5, 0]]]", "width greater than 0"),
+        (400, f"[[[0.5, 0.5, 1{'0' * 400}]]]", "between 0 and 1"),
         (400, f"[[{'[0.5, 0.5, 0.1], ' * 10_000} [0.5, 0.5, 0.1]]]", "10,000 points"),
         (400, '[[[0.5, 0.5, 0.1]]], "image": "data:,"', "not both"),
     ],

@@ -460,6 +460,20 @@ def test_everything_that_a_visitor_drew_is_deleted(page: Page, visit: Callable[.
     expect(page.locator("#message")).to_have_text("This browser has stored no predictions.")
 
 
+def test_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    def strip_prefix(route: Route) -> None:  # as a proxy does
+        headers = route.request.headers | {"x-forwarded-prefix": "/digits"}
+        route.continue_(url=route.request.url.replace("/digits", "", 1), headers=headers)
+
+    with Server(tmp_path, None, WEB_CONCURRENCY="1", TRUSTED_PROXIES="1") as server:
+        page = browser.new_page()
+        page.route("**/digits/**", strip_prefix)
+        page.goto(f"{server.url}/digits/", wait_until="networkidle")
+        draw_seven(page)
+        page.click("#predict")
+        expect(page.locator("#answer")).to_have_attribute("data-prediction-id", re.compile(".+"))
+
+
 @pytest.mark.parametrize(
     ("history", "who", "rows"),
     [

@@ -13,6 +13,8 @@ from webapp.database import Database, Summary, predictions
 from webapp.engines import Target, make_engine
 from webapp.errors import QueryRejected, StartupError, StorageUnavailable
 from webapp.prediction import (
+    OPERATOR,
+    VISITOR,
     Classification,
     Deletion,
     Filters,
@@ -69,6 +71,16 @@ def test_label_updates_its_row_and_creates_none(database: Database) -> None:
     assert (labelled.true_digit, labelled.labelled_by, labelled.label_revision) == (3, "visitor", 1)
     assert database.label(made().id, 3, "visitor", 0) is None
     assert database.page(9) == [other, labelled]
+
+
+def test_visitors_label_does_not_replace_the_operators(database: Database) -> None:
+    prediction = made()
+    insert(database, prediction)
+    labelled = database.label(prediction.id, 3, OPERATOR, 0)
+    assert database.label(prediction.id, 7, VISITOR, 0) is None
+    assert database.get(prediction.id) == labelled
+    assert database.label(prediction.id, None, OPERATOR, 0)
+    assert database.label(prediction.id, 7, VISITOR, 0)
 
 
 def test_label_revision_exceeds_both_that_it_replaces(database: Database) -> None:

@@ -56,6 +56,7 @@ def main() -> None:
     with loading():
         mnist = load_mnist(options.data)
         drawings = read_drawings(options.drawings or default_drawings_file(options.data))
+    options.report.mkdir(parents=True, exist_ok=True)
     file = options.report / "ablations.json"
     results: dict[str, ErrorRates] = json.loads(file.read_text()) if file.exists() else {}
     for variant in options.variants or VARIANTS:

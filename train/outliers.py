@@ -96,7 +96,10 @@ def make_train_outliers(
 
 
 def make_test_outliers(count: int) -> dict[str, list[Renderer]]:
-    """Return `count` outliers of each kind, always the same; none is of a kind trained on."""
+    """Return `count` outliers of each kind, always the same.
+
+    The kinds of scribbles and the fonts of the letters are not trained on.
+    """
     rng = np.random.default_rng(0)
     return {
         "scribbles": _make_scribbles(TEST_SCRIBBLES, count, Settings.warp_amplitude, rng),

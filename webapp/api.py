@@ -32,6 +32,8 @@ from webapp.limits import has_large_body, large_pictures, small_pictures
 from webapp.model import Model
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import (
+    OPERATOR,
+    VISITOR,
     Classification,
     Deletion,
     Prediction,
@@ -167,7 +169,9 @@ def delete_predictions() -> Response:
     _require_operator()
     time = query_param("to", parse_datetime, DATETIME)
     if time is None or "mine" in request.args:
-        raise BadRequest(f"`to`, alone, should be {DATETIME}: older predictions are deleted.")
+        raise BadRequest(
+            f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
+        )
     if time > datetime.now(UTC):
         raise BadRequest("`to` should not be later than now.")
     return jsonify(deleted=services().store.delete(Deletion(before=first_id(time))))
@@ -218,9 +222,13 @@ def label_prediction(id_: UUID) -> Response:
     prediction = store.get(str(id_))
     by_operator = _is_operator()
     if not (by_operator or _is_own(prediction)):
+        if "Authorization" in request.headers and not services().visitors.current_id():
+            _require_operator()
         _forbid("label")
+    if prediction.has_operators_label and not by_operator:
+        raise Forbidden("The operator has set this label, and only the operator can change it.")
     if digit != prediction.true_digit:
-        prediction = store.label(str(id_), digit, "operator" if by_operator else "visitor")
+        prediction = store.label(str(id_), digit, OPERATOR if by_operator else VISITOR)
         metrics.count_label(prediction)
     return jsonify(_as_json(prediction))
 

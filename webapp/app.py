@@ -20,7 +20,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     services.init_app(app, settings)
     if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops
         )
     logs.init_app(app)
     ratelimit.init_app(app, settings)

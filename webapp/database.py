@@ -22,6 +22,7 @@ from webapp.engines import (
 )
 from webapp.errors import StartupError
 from webapp.prediction import (
+    OPERATOR,
     Classification,
     DailyCount,
     Deletion,
@@ -197,13 +198,18 @@ class Database:
     ) -> Prediction | None:
         """Set the label of a row; return the row, or None if there is none.
 
+        The operator's label is only changed by the operator.
+
         revision: of the label that this one replaces, if it is known from another database.
         """
         row = predictions.c
         newer = sa.case((row.label_revision > revision, row.label_revision), else_=revision) + 1
+        conditions = []
+        if labelled_by != OPERATOR:
+            conditions = [row.labelled_by.is_distinct_from(OPERATOR) | row.true_digit.is_(None)]
         query = (
             predictions.update()
-            .where(row.id == id_)
+            .where(row.id == id_, *conditions)
             .values(
                 true_digit=digit,
                 labelled_by=labelled_by,
@@ -460,4 +466,7 @@ def _upgrade(connection: sa.Connection) -> None:
     try:
         command.upgrade(settings, "head")
     except util.CommandError as error:
-        raise StartupError(f"A newer release has upgraded the database: {error}.") from error
+        raise StartupError(
+            f"A newer release has migrated the database ({error}). Run that release, or restore a "
+            "backup from before the upgrade."
+        ) from error

@@ -77,8 +77,8 @@ def when_ready(arbiter: Arbiter) -> None:
         signal.signal(number, handler)
     if child.exitcode and child.exitcode < 0:
         name = signal.Signals(-child.exitcode).name
-        cause = " Perhaps there is too little memory." if name == "SIGKILL" else ""
-        sys.exit(f"The preparations for the start were ended by {name}.{cause}")
+        cause = " The machine or container may be out of memory." if name == "SIGKILL" else ""
+        sys.exit(f"Startup was terminated by {name}.{cause}")
     if child.exitcode:
         sys.exit(child.exitcode)
 
@@ -105,7 +105,9 @@ def post_fork(arbiter: Arbiter, worker: Worker) -> None:
         folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-")
         atexit.register(_remove_folder, folder, os.getpid())
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        worker.log.error("there is no room for metrics: those of this worker are not summed up")
+        worker.log.error(
+            "no space for metrics files: the totals in /metrics do not include this worker"
+        )
 
 
 def post_worker_init(worker: Worker) -> None:

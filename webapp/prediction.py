@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+OPERATOR, VISITOR = "operator", "visitor"  # who sets labels
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,10 +43,15 @@ class Prediction:
     visitor: str
     idempotency_key: str | None = None  # SHA-256 of the client's key, in hexadecimal digits
     true_digit: int | None = None
-    labelled_by: str | None = None  # "visitor" or "operator", also of a label that was removed
+    labelled_by: str | None = None  # OPERATOR or VISITOR, also of a label that was removed
     labelled_at: datetime | None = None
     label_revision: int = 0  # how often the label was set: a clock may be set back, this is not
     review: str | None = None  # the operator's verdict on the label: "accepted" or "rejected"
+
+    @property
+    def has_operators_label(self) -> bool:
+        """Whether only the operator may change the label."""
+        return self.labelled_by == OPERATOR and self.true_digit is not None
 
 
 @dataclass(frozen=True)

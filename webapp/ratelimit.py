@@ -138,7 +138,9 @@ class RateLimiter:
         if failed != self._failed:
             self._failed = failed
             if failed:
-                log.warning("the store of the rate limit failed, each worker counts: %s", cause)
+                log.warning(
+                    "the rate-limit store is unavailable, each worker counts by itself: %s", cause
+                )
             else:
                 log.warning("the store of the rate limit is available again")
 

@@ -49,7 +49,9 @@ def _parse_stroke(points: list[Any]) -> Stroke:
     except OverflowError:
         stroke = np.full((1, 3), np.inf)
     if not (stroke.min() >= 0 and stroke.max() <= 1 and stroke[:, 2].min() > 0):
-        raise BadRequest("x and y should be 0 to 1, and widths above 0 and at most 1.")
+        raise BadRequest(
+            "x and y should be between 0 and 1, and each width greater than 0 and at most 1."
+        )
     return stroke
 
 
@@ -59,7 +61,7 @@ def draw_strokes(strokes: list[Stroke]) -> Image.Image:
     reach = points[:, 2:] / 2
     low = (points[:, :2] - reach).min(axis=0)
     span = (points[:, :2] + reach).max(axis=0) - low
-    scale = DRAWING_PX / span.max()
+    scale = DRAWING_PX / max(span.max(), 1e-6)
     offset = np.array([*(MARGIN_PX - low * scale), 0])
     width, height = (math.ceil(side) + 2 * MARGIN_PX for side in span * scale)
     paths = (_thin(_smooth(stroke * scale + offset, len(points))) for stroke in strokes)

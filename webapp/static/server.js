@@ -1,6 +1,7 @@
 // Calls the HTTP API. Every failure is an Error whose message can be shown to the user.
 
-const PREDICTIONS = "/api/predictions";
+const API = new URL("../api/", import.meta.url).pathname; // The service may be below a path.
+const PREDICTIONS = `${API}predictions`;
 const TIMEOUT_MS = 15_000;
 
 // Classifies a drawing (strokes, a data URL or a file) and stores the prediction, once for each key.
@@ -34,12 +35,12 @@ export async function listPredictions(query) {
 }
 
 export async function getStats() {
-  return request("/api/stats");
+  return request(`${API}stats`);
 }
 
 // Returns the model card.
 export async function getModel() {
-  return request("/api/model");
+  return request(`${API}model`);
 }
 
 function send(method, url, body, headers) {
