@@ -18,7 +18,7 @@ def main() -> None:
 def _export(arguments: list[str]) -> None:
     parser = _parser(
         "python -m export",
-        "Export a run, unless it is worse than the published model. The exit status is 3 if it is "
+        "Export a run if it is better than the published model. The exit status is 3 if it is "
         "not published. To restore an earlier version: python -m export rollback --help",
     )
     parser.add_argument("run", type=Path, nargs="?", help="folder of a run (default: the newest)")

@@ -37,13 +37,17 @@ def rollback(folder: Path, version: str | None = None) -> str:
     Raises ValueError if there is no such version, or if it is damaged.
     """
     kept = {path.name: path for path in kept_versions(folder)}
-    names = ", ".join(reversed(kept)) or "nothing"
-    if not kept or version not in (None, *kept):
-        raise ValueError(f"{version or 'A version'} is not in {folder / PREVIOUS}, but {names}.")
+    if not kept:
+        raise ValueError(f"There is no earlier version in {folder / PREVIOUS}.")
+    if version not in (None, *kept):
+        names = ", ".join(reversed(kept))
+        raise ValueError(
+            f"There is no version {version} in {folder / PREVIOUS}. Available: {names}."
+        )
     source = kept[version] if version else list(kept.values())[-1]
     card, graph = (source / CARD).read_bytes(), (source / GRAPH).read_bytes()
     if not _is_intact(card, graph) or json.loads(card)["version"] != source.name:
-        raise ValueError(f"{source} is damaged. Delete it, or restore another version of {names}.")
+        raise ValueError(f"{source} is damaged. Delete it, or restore another version.")
     replace_model(folder, card, graph, min(map(_replaced_at_ns, kept.values())) - 1)
     return source.name
 
