@@ -377,6 +377,19 @@ def test_repeated_parameter_is_refused(client: FlaskClient, method: str, query: 
     assert listed(client) == [id_]
 
 
+@pytest.mark.parametrize("key", ["", "k" * 15, "k" * 65, "key of one picture", "k" * 16 + "é"])
+def test_bad_idempotency_key_is_refused(client: FlaskClient, key: str) -> None:
+    headers = {"Idempotency-Key": key}
+    assert_problem(post(client, headers=headers), 400, "16 to 64 letters")
+    assert listed(client) == []
+
+
+@pytest.mark.parametrize("key", ["k" * 16, "k" * 64, "The_key-of-1-picture"])
+def test_idempotency_key_has_16_to_64_letters(client: FlaskClient, key: str) -> None:
+    answers = [post(client, headers={"Idempotency-Key": key}) for _ in range(2)]
+    assert [each.status_code for each in answers] == [201, 200]
+
+
 @pytest.mark.parametrize("store", ["maybe", "", "NO"])
 def test_store_is_yes_or_no(client: FlaskClient, store: str) -> None:
     assert post(client, query_string={"store": "yes"}).status_code == HTTPStatus.CREATED
@@ -695,12 +708,10 @@ def test_operator_deletes_what_is_older(
     assert listed(client) == ids[deleted:][::-1]
 
 
-@pytest.mark.parametrize("query", ["", "to=", "to=all"])
+@pytest.mark.parametrize("query", ["", "to=", "to=all", "to=2999-01-01", "to=2026-01-01&mine=yes"])
 def test_operator_has_to_say_what_to_delete(client: FlaskClient, query: str) -> None:
     id_ = stored_id(client)
-    assert_problem(
-        client.delete(f"{PREDICTIONS}?{query}", headers=OPERATOR), 400, "`to`.* should be"
-    )
+    assert_problem(client.delete(f"{PREDICTIONS}?{query}", headers=OPERATOR), 400, "`to`.* should")
     assert listed(client) == [id_]
 
 
