@@ -37,7 +37,8 @@ def test_requests_beyond_the_limit_are_refused_at_once(
             thread.start()
         wait_until(lambda: len(answers) == 6)
         assert {(each.status_code, each.headers["Retry-After"]) for each in answers} == {(503, "1")}
-        assert client.get("/healthz").status_code == 200
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
     for thread in threads:
         thread.join()
     assert Counter(each.status_code for each in answers) == {503: 6, 200: MAX_CONCURRENT}
