@@ -266,6 +266,7 @@ def test_history_says_who_sees_predictions(
         for answer in answers
     )
     own_id = next(row["id"] for row in answers[2]["predictions"] if row["id"] != id_)
+    operator.patch(f"{PREDICTIONS}/{id_}", json=LABEL, headers=OPERATOR)  # hidden all the same
     for path in ("", "/image.png"):
         assert visitor.get(f"{PREDICTIONS}/{id_}{path}").status_code == other
         assert visitor.get(f"{PREDICTIONS}/{own_id}{path}").status_code == own
