@@ -83,7 +83,7 @@ def test_rollback_needs_no_installed_package(tmp_path: Path) -> None:
     one = publish_version(tmp_path, 0)
     publish_version(tmp_path, 1)
     command = f"{sys.executable} -S"  # without site-packages
-    make = ["make", "rollback", f"PYTHON={command}", f"MODELS={tmp_path}"]
+    make = ["make", "--no-print-directory", "rollback", f"PYTHON={command}", f"MODELS={tmp_path}"]
     done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (done.stdout.split()[2], present(tmp_path)) == (one, one)
     done = subprocess.run(
