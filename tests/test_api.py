@@ -391,7 +391,7 @@ def test_idempotency_key_has_16_to_64_letters(client: FlaskClient, key: str) -> 
 
 
 @pytest.mark.parametrize("store", ["maybe", "", "NO"])
-def test_store_is_yes_or_no(client: FlaskClient, store: str) -> None:
+def test_invalid_value_of_store_is_refused(client: FlaskClient, store: str) -> None:
     assert post(client, query_string={"store": "yes"}).status_code == HTTPStatus.CREATED
     assert_problem(post(client, query_string={"store": store}), 400, "^`store` should be yes or no")
     assert len(client.get(PREDICTIONS).json["predictions"]) == 1

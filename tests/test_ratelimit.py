@@ -93,7 +93,7 @@ def test_all_requests_of_a_client_count_together(client: FlaskClient) -> None:
     paths = ("/api/model", "/api/stats", PREDICTIONS, f"{PREDICTIONS}/{ABSENT}", "/api/nothing")
     assert {client.get(path).status_code for path in 2 * paths} == {200, 404}
     for path in paths:
-        assert_problem(client.get(path), 429, "more than 10 per 1 day")
+        assert_problem(client.get(path), 429, "10 requests per day")
     assert_problem(post(client), 429)
     other = client.get("/api/model", environ_base={"REMOTE_ADDR": "192.0.2.1"})
     assert other.status_code == 200

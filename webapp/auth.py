@@ -12,7 +12,7 @@ from itsdangerous import BadSignature, Signer
 from webapp.errors import Forbidden, StartupError
 from webapp.settings import Settings
 
-COOKIE = "visitor"  # the start of its name, and in earlier releases its name
+COOKIE = "visitor"  # A suffix follows. Earlier releases used this as the whole name.
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 COOKIE_LIFETIME_S = 365 * 24 * 3600
@@ -93,7 +93,8 @@ def init_app(app: Flask) -> None:
 def _check_site() -> None:
     """Raise Forbidden if another site sent a request that could change something.
 
-    Browsers say where a request comes from (Fetch Metadata, RFC 6454). Programs do not.
+    Browsers say where a request comes from (Fetch Metadata, RFC 6454). Other clients send neither
+    header.
     """
     if request.method in SAFE_METHODS:
         return

@@ -39,7 +39,7 @@ JPEG_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 JPEG_JFIF, JPEG_EXIF, JPEG_ADOBE, JPEG_SCAN, JPEG_EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
 MAX_SCANS = 500
 MAX_SCANNED = 25 * MAX_PIXELS  # in all scans and components: empty scans take time too
-JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # scan data that nobody has drawn
+JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # noise to append to a scan that may be cut off
 
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
 WEBP_KEPT = WEBP_SIZED | {b"ALPH", b"ANIM", b"ANMF", b"EXIF"}
@@ -76,7 +76,7 @@ class Chunk(NamedTuple):
     checksum: bytes
 
     def is_intact(self) -> bool:
-        """Say whether the checksum is right."""
+        """Return whether the checksum is right."""
         return zlib.crc32(self.content, zlib.crc32(self.name)).to_bytes(4) == self.checksum
 
 
@@ -91,7 +91,9 @@ class Container:
     orientation: int  # as in Exif: 1 to 8
     channels: int | None = None  # of a PNG with 8 bits per sample that is not interlaced
     animation: bytes | None = None  # the file with all frames
-    other_end: bytes | None = None  # without end marker: it looks the same if it is complete
+    # A JPEG without an end marker, with noise appended. It decodes to other pixels if some are
+    # missing.
+    other_end: bytes | None = None
 
 
 def read_container(body: bytes) -> Container:
@@ -248,7 +250,7 @@ def _jpeg_segments(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _jpeg_matters(marker: int, content: bytes) -> bool:
-    """Say whether a segment describes pixels or, as JFIF and Adobe segments do, their colors."""
+    """Return whether a segment describes pixels or, as JFIF and Adobe segments do, their colors."""
     if marker == JPEG_JFIF:
         return content.startswith(b"JFIF\0") and len(content) >= 14
     if marker == JPEG_ADOBE:
@@ -257,7 +259,7 @@ def _jpeg_matters(marker: int, content: bytes) -> bool:
 
 
 def _jpeg_has_all_scans(frame: bytes, scans: Iterable[bytes]) -> bool:
-    """Say whether the scans contain all bits of all coefficients of all components."""
+    """Return whether the scans contain all bits of all coefficients of all components."""
     coefficients = dict.fromkeys(frame[6::3], 0)  # by component; one bit for each
     for scan in scans:
         *components, first, last, precision = scan[1:].rjust(3, b"\0")

@@ -115,6 +115,6 @@ def _first_frame_with_ink(data: bytes) -> Image.Image | None:
 
 
 def _is_blank(image: Image.Image) -> bool:
-    """Say whether all pixels have about the same color and opacity."""
+    """Return whether all pixels have about the same color and opacity."""
     pixels = np.asarray(image.convert("RGBA").convert("RGBa"))
     return bool((np.ptp(pixels, axis=(0, 1)) < MIN_CONTRAST).all())

@@ -13,9 +13,9 @@ from werkzeug.wsgi import get_input_stream
 from webapp.errors import BadRequest, Busy
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-# For the bodies that a process holds. The first FREE_BODY_BYTES of each do not count, so that
-# drawings are accepted while large bodies use up the budget.
-BODY_BUDGET_BYTES = 64 * 1024 * 1024  # 64 requests of 1 MB
+# Maximum total size of the bodies that a process holds. The first FREE_BODY_BYTES of each do not
+# count, so that drawings are accepted while large bodies use up the budget.
+BODY_BUDGET_BYTES = 64 * 1024 * 1024
 FREE_BODY_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_CONCURRENT = 64  # requests per process

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-MAX_WINDOW_S = 30 * 86_400  # memcached takes a longer time for a date
+MAX_WINDOW_S = 30 * 86_400  # memcached reads a longer expiry as a Unix timestamp
 
 
 def parse_integer(low: int, high: int) -> Callable[[str], int]:
@@ -54,5 +54,5 @@ def parse_rate_limit(text: str) -> tuple[int, int, str]:
     requests, units, unit = int(match[1]), int(match[2] or 1), match[3]
     if not (requests and 1 <= units * UNITS_S[unit] <= MAX_WINDOW_S):
         raise ValueError
-    plural = "s" if units > 1 else ""
-    return requests, units * UNITS_S[unit], f"{requests} per {units} {unit}{plural}"
+    window = unit if units == 1 else f"{units} {unit}s"
+    return requests, units * UNITS_S[unit], f"{requests} requests per {window}"

@@ -109,7 +109,7 @@ class RateLimiter:
         used, ends_in_s = self._count(client, cost)
         if used > self._allowed * REQUEST_COST:
             raise TooManyRequests(
-                f"Too many requests, more than {self._description}. Wait a moment.",
+                f"The rate limit of {self._description} is exceeded. Try again later.",
                 max(1, math.ceil(ends_in_s)),
             )
 

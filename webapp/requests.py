@@ -13,7 +13,7 @@ from uuid import UUID
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from webapp.containers import reject_other_formats
+from webapp.containers import PNG_SIGNATURE, reject_other_formats
 from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
 from webapp.limits import FREE_BODY_BYTES
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
@@ -21,7 +21,7 @@ from webapp.prediction import Filters
 from webapp.strokes import Stroke, parse_strokes
 
 FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
-PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 SMALL_PICTURE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})

@@ -79,7 +79,7 @@ def _rate_limit_store(text: str) -> str:
     is_memcached = url.scheme == "memcached" and url.hostname and text.endswith(url.netloc)
     if text != "memory://" and not is_memcached:
         raise ValueError
-    if url.port is not None:  # raises ValueError for what is no port
+    if url.port is not None:  # raises ValueError if the port is invalid
         parse_integer(1, 65535)(str(url.port))
     return text
 
