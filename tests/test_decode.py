@@ -1,6 +1,7 @@
 """Which pictures are read, and which are refused."""
 
 import io
+import struct
 import zlib
 from collections import Counter
 from typing import Any
@@ -29,6 +30,7 @@ from tests.corpus import (
 )
 from tests.pictures import encoded, seven
 from tests.test_preprocess import same
+from webapp.containers import read_container
 from webapp.decode import TRANSPOSITIONS, decode
 from webapp.errors import BlankImage, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
 from webapp.preprocess import prepare
@@ -264,3 +266,31 @@ def test_hostile_files_are_read_or_refused(pytestconfig: pytest.Config) -> None:
         except Problem as problem:
             outcomes[problem.status] += 1
     assert outcomes.keys() <= {201, 400, 422}
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"PLTE"])
+def test_png_chunk_that_decides_pixels_has_to_be_intact(name: bytes) -> None:
+    picture = seven().convert("P") if name == b"PLTE" else seven()
+    body = bytearray(encoded(picture))
+    body[body.index(name) + 5] ^= 1
+    with pytest.raises(NotAnImage):
+        read_container(bytes(body))
+
+
+def test_png_header_after_the_pixels_is_dropped() -> None:
+    body = encoded(seven())
+    end = body.rindex(b"IEND") - 4
+    other = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0))
+    palette = png_chunk(b"PLTE", bytes(3))
+    container = read_container(body[:end] + other + palette + body[end:])
+    assert container == read_container(body)
+
+
+def test_only_the_first_frames_of_a_webp_animation_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = [Image.new("RGB", (9, 9), (20 * i, 0, 0)) for i in range(9)]
+    monkeypatch.setattr("webapp.containers.MAX_FRAMES", 4)
+    animation = read_container(animated("WEBP", frames)).animation
+    assert animation
+    assert animation.count(b"ANMF") == 4

@@ -23,7 +23,7 @@ from tests.test_api import ABSENT, OPERATOR, PREDICTIONS, assert_problem, post
 from webapp.app import create_app
 from webapp.errors import TooManyRequests
 from webapp.limits import MAX_BODY_BYTES
-from webapp.ratelimit import PREVIEW_COST, REQUEST_COST, RateLimiter, client_key
+from webapp.ratelimit import PREVIEW_COST, REQUEST_COST, MemoryCounter, RateLimiter, client_key
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 
@@ -128,6 +128,15 @@ def test_only_refusals_say_when_to_come_back(client: FlaskClient) -> None:
 def test_requests_are_refused_before_their_body_is_read(client: FlaskClient) -> None:
     answers = [post(client, bytes(MAX_BODY_BYTES + 1)).status_code for _ in range(11)]
     assert answers == 10 * [413] + [429]
+
+
+def test_memory_forgets_the_clients_that_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.ratelimit.MAX_CLIENTS", 3)
+    counter = MemoryCounter(window_s=3600)
+    for client in "abcdef":
+        counter.add(client, 1)
+    assert counter.add("f", 1).cost == 2
+    assert counter.add("a", 1).cost == 1
 
 
 def test_window_ends(settings: Settings) -> None:
