@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+from webapp.files import replacing
 from webapp.graphs import version_of
 
 CARD, GRAPH, PREVIOUS = "model.json", "digits.onnx", "previous"
@@ -60,12 +61,10 @@ def kept_versions(folder: Path) -> list[Path]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see either the old content or the new."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(draft, "wb") as file:
+    with replacing(path) as draft, open(draft, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _keep_present(folder: Path, replaced_at_ns: int) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.clients import Clients
 from tests.conftest import ROOT, Server, wait_until
 from tests.graphs import another_version, flipped, publish
 from tests.test_metrics import workers_by_version
+from webapp.files import replacing
 
 
 def publish_version(folder: Path, number: int) -> str:
@@ -77,6 +79,25 @@ def test_unknown_version_is_reported_with_those_that_are_there(tmp_path: Path) -
     publish_version(tmp_path, 1)
     with pytest.raises(ValueError, match=one):
         rollback(tmp_path, "unknown")
+
+
+def test_drafts_of_two_writers_do_not_collide(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with replacing(file) as one, replacing(file) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert file.read_text() == "one"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    with suppress(OSError), replacing(file) as draft:
+        draft.write_text("new")
+        raise OSError
+    assert file.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def test_rollback_needs_no_installed_package(tmp_path: Path) -> None:

@@ -1,23 +1,18 @@
 """Files that are replaced as a whole."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a draft that replaces a file at the end; after an error, the old file stays.
+    """Yield the path of a draft, which replaces a file unless there is an error.
 
     Raises OSError.
     """
-    descriptor, name = mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(descriptor)
-    draft = Path(name)
-    try:
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
         yield draft
         draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
