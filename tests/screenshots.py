@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.conftest import Server, find_drawings_file
+from tests.conftest import DRAWINGS, Server
 from tests.test_browser import FLAGS
 from train.data import TEST_WRITERS, by_writers
-from train.drawings import Drawing, read_drawings
+from train.sources import Drawing, read_drawings
 
 DEVICES: dict[str, Any] = {
     "desktop": {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "light"},
@@ -28,7 +28,7 @@ def main() -> None:
     """Save one screenshot per device in the folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    drawings = by_writers(read_drawings(find_drawings_file()), TEST_WRITERS)[:240:12]
+    drawings = by_writers(read_drawings(DRAWINGS), TEST_WRITERS)[:240:12]
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         server = Server(Path(data), WEB_CONCURRENCY="2")
         server.wait_until_ready()

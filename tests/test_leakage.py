@@ -3,7 +3,6 @@
 Training on data that differ only in their held-out part must give the same weights.
 """
 
-import hashlib
 import json
 import struct
 import sys
@@ -19,16 +18,25 @@ from numpy.typing import NDArray
 
 from train import ablation, outliers
 from train.__main__ import main as train
-from train.data import OUTLIER, Digits, load
-from train.drawings import Drawing, Pixels, parse_unipen, render_all
+from train.data import COPIES, OUTLIER, Digits, load
+from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
+from train.sources import SOURCES, Drawing, digest, parse_unipen
 
 TINY = Settings(
-    epochs=1, batch_size=1000, width=2, augmentations_per_drawing=1, outliers_per_epoch=40
+    epochs=1,
+    batch_size=1000,
+    width=2,
+    augmentations_per_drawing=1,
+    shapes_per_epoch=10,
+    outliers_per_epoch=40,
 )
 LAST_5000, ALL, NONE = slice(-5000, None), slice(None), slice(0)
-VAL_WRITERS, TEST_WRITERS = {25, 26, 27}, {28, 29, 30}
+WRITERS = {"pendigits": 30, "pendigits-test": 14, "uji": 40}
+VAL_WRITERS = {f"pendigits {n}" for n in (25, 26, 27)} | {f"uji {n}" for n in range(35, 41)}
+TEST_WRITERS = {f"pendigits {n}" for n in (28, 29, 30)}
+TEST_WRITERS |= {f"pendigits-test {n}" for n in range(1, 15)}
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
@@ -49,34 +57,39 @@ def write_mnist(folder: Path, train: slice, test: slice) -> None:
         write_idx(folder / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", labels)
 
 
-def unipen(altered: Collection[int] = ()) -> str:
-    """Return UNIPEN text with a drawing by each of 30 writers; some of them drew another one."""
+def unipen(source: str, altered: Collection[str] = ()) -> str:
+    """Return UNIPEN text with a drawing by each writer; some of them drew another one."""
     lines = []
-    for writer in range(1, 31):
-        points = np.random.default_rng((writer, writer in altered)).integers(0, 300, (8, 2))
-        lines += [f".COMMENT {writer % 10} {writer} 0", ".PEN_DOWN"]
+    for number in range(1, WRITERS[source] + 1):
+        seed = number, WRITERS[source], f"{source} {number}" in altered
+        points = np.random.default_rng(seed).integers(0, 300, (8, 2))
+        lines += [f".COMMENT {number % 10} {number} 0", ".PEN_DOWN"]
         lines += [*(f"{x} {y}" for x, y in points), ".PEN_UP"]
     return "\n".join(lines)
 
 
-def parse(text: str) -> list[Drawing]:
-    """Return the drawings of UNIPEN text."""
-    return parse_unipen(text.splitlines())
+def make_drawings(altered: Collection[str] = ()) -> list[Drawing]:
+    """Return a drawing by each writer."""
+    return [d for source in WRITERS for d in parse_unipen(unipen(source, altered), source)]
 
 
 def write_data(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    writers: Collection[int] = (),
+    writers: Collection[str] = (),
     train: slice = NONE,
     test: slice = NONE,
 ) -> list[str]:
     """Write small data sets with alterations; return the options that make a command use them."""
     write_mnist(folder, train, test)
-    (folder / "strokes").write_text(unipen(writers))
-    published = hashlib.sha256((folder / "strokes").read_bytes()).hexdigest()
-    monkeypatch.setattr("train.drawings.SHA256", published)
-    return ["--data", str(folder), "--drawings", str(folder / "strokes")]
+    sources = []
+    for source in SOURCES:
+        text = unipen(source.name, writers)
+        (folder / source.file).write_text(text)
+        published = digest(parse_unipen(text, source.name))
+        sources.append(replace(source, parse=parse_unipen, sha256=published))
+    monkeypatch.setattr("train.sources.SOURCES", sources)
+    return ["--data", str(folder), "--drawings", str(folder)]
 
 
 def are_equal(one: Digits, other: Digits) -> bool:
@@ -107,18 +120,19 @@ def test_training_uses_no_held_out_data(tmp_path: Path, monkeypatch: pytest.Monk
 def test_all_other_data_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path, monkeypatch)
     monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
-    splits = load(tmp_path, tmp_path / "strokes", TINY)
-    assert len(splits.train) == 10_100 - 5_000 + 24 + TINY.outliers_per_epoch
-    assert [len(digits) for digits in splits.val.values()] == [5_000, 2 * 3]
-    assert [len(digits) for digits in splits.test.values()] == [100, 3, 3, 3, 3]
+    splits = load(tmp_path, tmp_path, TINY)
+    drawings = 24 + COPIES["uji"] * 34
+    assert len(splits.train) == 10_100 - 5_000 + drawings + 10 + 40
+    assert [len(digits) for digits in splits.val.values()] == [5_000, 2 * (3 + 6)]
+    assert [len(digits) for digits in splits.test.values()] == [100] + 4 * [3 + 14]
 
 
 def test_validation_uses_no_test_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
     write_data(tmp_path / "1", monkeypatch)
-    splits = load(tmp_path / "1", tmp_path / "1" / "strokes", TINY)
+    splits = load(tmp_path / "1", tmp_path / "1", TINY)
     write_data(tmp_path / "2", monkeypatch, writers=TEST_WRITERS, test=ALL)
-    others = load(tmp_path / "2", tmp_path / "2" / "strokes", TINY)
+    others = load(tmp_path / "2", tmp_path / "2", TINY)
     assert all(are_equal(part, others.val[name]) for name, part in splits.val.items())
     assert not any(are_equal(part, others.test[name]) for name, part in splits.test.items())
 
@@ -128,15 +142,18 @@ def test_ablation_fold_does_not_train_on_what_it_evaluates(fold: int) -> None:
     numbers = torch.arange(10_200)
     digits = Digits(torch.zeros(10_200, 28, 28, dtype=torch.uint8), numbers)
     mnist = digits[:5_100], digits[5_100:10_100], digits[10_100:]
-    drawings = [replace(drawing, digit=drawing.writer) for drawing in parse(unipen())]
-    training_set, evaluated = ablation.split(mnist, drawings, TINY, fold)
+    drawings = [replace(drawing, digit=i) for i, drawing in enumerate(make_drawings())]
+    settings = replace(TINY, shapes_per_epoch=0)
+    training_set, evaluated = ablation.split(mnist, drawings, settings, fold)
     assert torch.equal(training_set.fixed.labels, numbers[:100])
     assert torch.equal(evaluated["MNIST"].labels, numbers[100:10_100])
-    writers = {*training_set.synthetic[0].labels.tolist()} - {OUTLIER}
-    assert {*evaluated["drawings"].labels.tolist()} == {*range(1, 28)} - writers != set()
-    altered = parse(unipen({*range(1, 31)} - writers))
-    others, _ = ablation.split(mnist, altered, TINY, fold)
-    assert torch.equal(training_set.synthetic[0].pixels, others.synthetic[0].pixels)
+    trained = {*training_set.synthetic[0]().labels.tolist()} - {OUTLIER}
+    held_out = {i for i, d in enumerate(drawings) if d.writer not in TEST_WRITERS} - trained
+    assert {*evaluated["drawings"].labels.tolist()} == held_out != set()
+    altered = make_drawings({drawings[i].writer for i in held_out} | TEST_WRITERS)
+    altered = [replace(drawing, digit=i) for i, drawing in enumerate(altered)]
+    others, _ = ablation.split(mnist, altered, settings, fold)
+    assert torch.equal(training_set.synthetic[0]().pixels, others.synthetic[0]().pixels)
 
 
 def test_ablation_adds_the_error_rates_of_each_fold_to_the_report(
@@ -158,7 +175,7 @@ def test_ablation_adds_the_error_rates_of_each_fold_to_the_report(
 
 def draw_outliers() -> tuple[Pixels, Pixels]:
     """Return training outliers and test outliers."""
-    training = make_train_outliers(parse(unipen()), TINY, seed=0)
+    training = make_train_outliers(make_drawings(), TINY, seed=0)
     test = [renderer for kind in make_test_outliers(8).values() for renderer in kind]
     return render_all(training, ["photo"]), render_all(test, ["photo"])
 

@@ -11,16 +11,15 @@ from PIL import Image, ImageOps
 
 from tests.conftest import ROOT
 from train.data import (
-    TEST_WRITERS,
     Digits,
-    by_writers,
     draw_digits,
     draw_test_digits,
     draw_test_outliers,
     load_mnist,
+    readable_test_drawings,
 )
-from train.drawings import read_drawings
 from train.metrics import Probabilities, evaluate, rejection_rate
+from train.sources import Drawing
 from webapp.model import Model
 from webapp.preprocess import prepare
 
@@ -55,9 +54,9 @@ def test_mnist_metrics_match_the_card(model: Model, mnist: Path) -> None:
     assert metrics["accuracy"] == pytest.approx(card["accuracy"], abs=2e-4)
 
 
-def test_drawings_metrics_match_the_card(model: Model, drawings_file: Path) -> None:
+def test_drawings_metrics_match_the_card(model: Model, drawings: list[Drawing]) -> None:
     accuracies = []
-    for name, digits in draw_test_digits(read_drawings(drawings_file)).items():
+    for name, digits in draw_test_digits(drawings[::4]).items():
         metrics = measure(model, digits)
         card = model.card["figures"][name]
         assert metrics["accuracy"] == pytest.approx(card["accuracy"], abs=2e-3), name
@@ -69,9 +68,8 @@ def test_drawings_metrics_match_the_card(model: Model, drawings_file: Path) -> N
 
 
 @pytest.mark.parametrize("canvas_px", [140, 560])
-def test_canvas_size_does_not_matter(model: Model, drawings_file: Path, canvas_px: int) -> None:
-    drawings = by_writers(read_drawings(drawings_file), TEST_WRITERS)
-    digits = draw_digits(drawings, ["white-on-black"], canvas_px)
+def test_canvas_size_does_not_matter(model: Model, drawings: list[Drawing], canvas_px: int) -> None:
+    digits = draw_digits(readable_test_drawings(drawings[::4]), ["white-on-black"], canvas_px)
     card = model.card["figures"]["drawings, white-on-black"]
     assert measure(model, digits)["accuracy"] == pytest.approx(card["accuracy"], abs=0.003)
 

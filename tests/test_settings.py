@@ -212,7 +212,7 @@ def test_processes_that_start_together_share_one_secret_key(tmp_path: Path) -> N
 def test_example_and_readme_name_every_setting() -> None:
     example = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     compose = ["POSTGRES_PASSWORD", "DOMAIN", "HOST_USER", "WEB_MEMORY"]
-    extra = ["MNIST_DIR", "DRAWINGS_FILE", *compose]
+    extra = ["MNIST_DIR", "DRAWINGS_DIR", *compose]
     assert sorted(example) == sorted(NAMES + extra)
     readme = (ROOT / "README.md").read_text()
     assert [name for name in example if f"`{name}`" not in readme] == []

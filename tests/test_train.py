@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,16 +25,24 @@ from train.drawings import (
     STYLES,
     TRAIN_CANVAS_PX,
     draw,
-    draw_warped,
-    parse_unipen,
-    read_drawings,
+    draw_varied,
     render_all,
 )
 from train.fit import TrainedModel, choose_device, fit, fit_temperature, predict_logits, to_images
-from train.metrics import evaluate
+from train.metrics import bootstrap_interval, evaluate, predict
 from train.outliers import make_test_outliers, make_train_outliers
 from train.report import write_run
 from train.settings import Settings
+from train.sources import (
+    SOURCES,
+    Drawing,
+    digest,
+    is_unfinished_four,
+    parse_uji,
+    parse_unipen,
+    read_drawings,
+)
+from train.styles import draw_shape
 from webapp.preprocess import prepare
 
 CPU = torch.device("cpu")
@@ -61,6 +70,21 @@ UNIPEN = """
 """
 
 
+UJI = """// a comment
+WORD a trn_UJI_W03-01
+  NUMSTROKES 1
+  POINTS 1 # 9 9
+WORD 7 trn_UJI_W03-01
+  NUMSTROKES 2
+  POINTS 2 # 1 2 3 4
+  POINTS 1 # 5 6
+WORD 8 tst_UJI_W41-01
+  NUMSTROKES 1
+  POINTS 1 # 7 8
+"""
+PENDIGITS = SOURCES[0]
+
+
 @pytest.fixture(scope="module")
 def splits(mnist: Path) -> Splits:
     """Return a few MNIST digits and letters."""
@@ -69,7 +93,7 @@ def splits(mnist: Path) -> Splits:
     pixels = torch.from_numpy(render_all(letters, ["white-on-black"], TRAIN_CANVAS_PX)[:, 0])
     outliers = Digits(pixels, torch.full((300,), OUTLIER))
     return Splits(
-        train=TrainingSet(train[:3000], [outliers]),
+        train=TrainingSet(train[:3000], [lambda: outliers]),
         val={"MNIST": val[:1000]},
         test={"MNIST": test[:1000]},
         ood={"letters": outliers},
@@ -91,44 +115,73 @@ def run(splits: Splits, model: TrainedModel, tmp_path_factory: pytest.TempPathFa
 
 
 def test_unipen_is_parsed_with_y_pointing_down() -> None:
-    four, one = parse_unipen(UNIPEN.splitlines())
-    assert (four.digit, four.writer, len(four.strokes)) == (4, 12, 2)
+    four, one = parse_unipen(UNIPEN, "pendigits")
+    assert (four.digit, four.writer, len(four.strokes)) == (4, "pendigits 12", 2)
     assert four.strokes[1].tolist() == [[50, -90], [50, -10]]
-    assert (one.digit, one.writer, one.strokes[0].tolist()) == (1, 28, [[5, -9], [5, 2]])
+    assert (one.digit, one.writer) == (1, "pendigits 28")
+    assert one.strokes[0].tolist() == [[5, -9], [5, 2]]
 
 
-def test_unpublished_drawings_are_rejected(tmp_path: Path) -> None:
-    file = tmp_path / "strokes"
-    file.write_text(UNIPEN)
-    with pytest.raises(ValueError, match="not the published"):
-        read_drawings(file)
+def test_digits_of_uji_are_parsed() -> None:
+    (seven,) = parse_uji(UJI, "uji")
+    assert (seven.digit, seven.writer) == (7, "uji 3")
+    assert [stroke.tolist() for stroke in seven.strokes] == [[[1, 2], [3, 4]], [[5, 6]]]
 
 
-def test_missing_drawings_are_downloaded_unpacked_and_checked(tmp_path: Path) -> None:
+def test_drawings_of_other_people_are_rejected(tmp_path: Path) -> None:
+    (tmp_path / PENDIGITS.file).write_text(UNIPEN)
+    with pytest.raises(ValueError, match="does not have the published drawings"):
+        read_drawings(tmp_path)
+
+
+def test_other_line_endings_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = replace(PENDIGITS, sha256=digest(parse_unipen(UNIPEN, PENDIGITS.name)))
+    monkeypatch.setattr("train.sources.SOURCES", [published])
+    (tmp_path / PENDIGITS.file).write_bytes(UNIPEN.replace("\n", "\r\n").encode())
+    assert len(read_drawings(tmp_path)) == 2
+
+
+def use_source(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make one file of pen strokes the only one, and download it from a URL."""
+    monkeypatch.setattr("train.sources.SOURCES", [replace(PENDIGITS, url=url)])
+
+
+def test_missing_drawings_are_downloaded_unpacked_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compressed = base64.b64decode("H52QYeaAgFNHDJs0c9CUIQM=")  # by compress(1)
     with zipfile.ZipFile(tmp_path / "81.zip", "w") as archive:
-        archive.writestr("pendigits-orig.tra.Z", compressed)
-    file = tmp_path / "data" / "strokes"
-    with pytest.raises(ValueError, match="not the published"):
-        read_drawings(file, source=(tmp_path / "81.zip").as_uri())
-    assert file.read_text() == "as published"
+        archive.writestr(f"{PENDIGITS.file}.Z", compressed)
+    use_source((tmp_path / "81.zip").as_uri(), monkeypatch)
+    with pytest.raises(ValueError, match="does not have the published drawings"):
+        read_drawings(tmp_path / "data")
+    assert (tmp_path / "data" / PENDIGITS.file).read_text() == "as published"
 
 
-@pytest.mark.parametrize("answer", [b"<html>Not found</html>", b"PK"])
-def test_source_without_the_drawings_is_reported(tmp_path: Path, answer: bytes) -> None:
-    (tmp_path / "81.zip").write_bytes(answer)
-    with pytest.raises(ValueError, match=r"81\.zip did not answer with the pen strokes: .+"):
-        read_drawings(tmp_path / "strokes", source=(tmp_path / "81.zip").as_uri())
-    assert not (tmp_path / "strokes").exists()
+@pytest.mark.parametrize("answer", [b"<html>Not found</html>", b"PK", None])
+def test_source_without_the_drawings_is_named_and_can_be_left_out(
+    tmp_path: Path, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if answer:
+        (tmp_path / "81.zip").write_bytes(answer)
+    use_source((tmp_path / "81.zip").as_uri(), monkeypatch)
+    with pytest.raises(
+        ValueError, match=r"from file:.*81\.zip: .+ Train without it with --without"
+    ):
+        read_drawings(tmp_path)
+    assert not (tmp_path / PENDIGITS.file).exists()
+    assert read_drawings(tmp_path, without=[PENDIGITS.file]) == []
 
 
-def test_download_that_breaks_off_is_reported(tmp_path: Path) -> None:
+def test_download_that_breaks_off_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        use_source(f"http://127.0.0.1:{listener.getsockname()[1]}", monkeypatch)
         server = threading.Thread(target=break_off, args=(listener,))
         server.start()
-        with pytest.raises(ValueError, match="did not answer with the pen strokes"):
-            read_drawings(tmp_path / "strokes", source=url)
+        with pytest.raises(ValueError, match="cannot be downloaded"):
+            read_drawings(tmp_path)
         server.join()
 
 
@@ -175,16 +228,37 @@ def test_options_are_checked_before_anything_is_loaded(
     assert message in capsys.readouterr().err
 
 
-def test_published_drawings_are_complete(drawings_file: Path) -> None:
-    drawings = read_drawings(drawings_file)
-    assert len(drawings) == 7494
-    assert {drawing.writer for drawing in drawings} == set(range(1, 31))
+def test_published_drawings_are_complete(drawings: list[Drawing]) -> None:
+    sources = Counter(drawing.writer.split()[0] for drawing in drawings)
+    assert sources == {"pendigits": 7494, "pendigits-test": 3498, "uji": 800}
+    assert len({drawing.writer for drawing in drawings}) == 30 + 14 + 40
     assert all(drawing.strokes for drawing in drawings)
+    assert sum(map(is_unfinished_four, drawings)) == 14
+
+
+def test_former_setting_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DRAWINGS_FILE", "/data/pendigits-orig.tra")
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit):
+        train()
+    assert "DRAWINGS_FILE has been replaced by DRAWINGS_DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_shapes_are_digits_in_a_box_about_1_high(digit: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        points = np.concatenate(draw_shape(digit, rng))
+        width, height = np.ptp(points, axis=0)
+        assert 0.8 < height < 1.7
+        assert width < 1.5
 
 
 def test_rendering_repeats_for_a_seed_and_differs_between_styles() -> None:
-    drawings = parse_unipen(UNIPEN.splitlines())
-    renderers = [partial(draw_warped, drawing.strokes, 0.03) for drawing in drawings]
+    drawings = parse_unipen(UNIPEN, "pendigits")
+    renderers = [partial(draw_varied, drawing.strokes, 0.03) for drawing in drawings]
     pixels = render_all(renderers, list(STYLES), seed=3)
     assert pixels.shape == (2, len(STYLES), 28, 28)
     assert (np.count_nonzero(pixels, axis=(2, 3)) > 15).all()
@@ -194,7 +268,7 @@ def test_rendering_repeats_for_a_seed_and_differs_between_styles() -> None:
 
 def test_every_outlier_has_ink_in_every_style() -> None:
     rng = np.random.default_rng(0)
-    drawings = parse_unipen(UNIPEN.splitlines())
+    drawings = parse_unipen(UNIPEN, "pendigits")
     outliers = make_train_outliers(drawings, replace(SHORT, outliers_per_epoch=20), seed=0)
     for kind in make_test_outliers(8).values():
         outliers += kind
@@ -265,7 +339,7 @@ def test_outliers_get_low_confidence(splits: Splits, model: TrainedModel) -> Non
 
 def test_epochs_cycle_through_the_synthetic_data(splits: Splits) -> None:
     digits = splits.train.fixed
-    training_set = TrainingSet(digits[:2], [digits[2:3], digits[3:5]])
+    training_set = TrainingSet(digits[:2], [lambda: digits[2:3], lambda: digits[3:5]])
     assert [len(training_set.epoch(number)) for number in (0, 1, 2)] == [3, 4, 3]
 
 
@@ -282,13 +356,12 @@ def test_temperature_scaling_finds_the_temperature() -> None:
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.1)
 
 
-def test_confidence_threshold_rejects_the_target_share_of_validation_digits(
+def test_confidence_threshold_makes_few_correct_answers_uncertain(
     splits: Splits, model: TrainedModel
 ) -> None:
-    logits = predict_logits(model.network, splits.val["MNIST"])
-    confidences = torch.softmax(logits / model.temperature, dim=1).amax(dim=1)
-    rejected = float((confidences < model.confidence_threshold).float().mean())
-    assert rejected == pytest.approx(0.005, abs=0.001)
+    digits = splits.val["MNIST"]
+    metrics = evaluate(predict(model, digits), digits.labels.numpy(), model.confidence_threshold)
+    assert metrics["uncertain_correct_rate"] == pytest.approx(0.012, abs=0.002)
 
 
 def test_metrics_are_computed_from_the_predictions() -> None:
@@ -296,8 +369,17 @@ def test_metrics_are_computed_from_the_predictions() -> None:
     probabilities[range(4), [1, 2, 3, 4]] = 0.82
     metrics = evaluate(probabilities, np.array([1, 2, 3, 9]), confidence_threshold=0.9)
     assert (metrics["accuracy"], metrics["rejection_rate"]) == (0.75, 1)
+    assert (metrics["confident_error_rate"], metrics["uncertain_correct_rate"]) == (0, 1)
     assert metrics["ece"] == pytest.approx(0.07, abs=1e-6)
     assert metrics["confusion"][9][4] == 1
+
+
+def test_interval_is_taken_over_writers() -> None:
+    right = np.array([True] * 90 + [False] * 10)
+    by_one_writer_each = bootstrap_interval(right, [str(i) for i in range(100)])
+    assert by_one_writer_each == pytest.approx([0.84, 0.95], abs=0.02)
+    assert bootstrap_interval(right, ["a"] * 50 + ["b"] * 50) == [0.8, 1.0]
+    assert bootstrap_interval(right, ["a"] * 100) == [0.9, 0.9]
 
 
 def test_device_defaults_to_the_fastest() -> None:

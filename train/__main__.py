@@ -11,18 +11,18 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from train.data import default_drawings_file, load
+from train.data import load
 from train.fit import choose_device, fit
 from train.report import write_run
 from train.settings import Settings
+from train.sources import SOURCES
 
 
 def main() -> None:
     """Train a model, evaluate it, and write the folder of the run."""
     options, settings = _parse()
-    drawings = options.drawings or default_drawings_file(options.data)
     with loading():
-        splits = load(options.data, drawings, settings)
+        splits = load(options.data, options.drawings, settings, options.without)
 
     print(f"train  {len(splits.train):,}")
     for split, parts in (("val", splits.val), ("test", splits.test), ("ood", splits.ood)):
@@ -87,9 +87,21 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drawings",
         type=Path,
-        default=environ.get("DRAWINGS_FILE") or None,
-        help="pen strokes, downloaded when missing (default: DRAWINGS_FILE, or beside MNIST)",
+        default=Path(environ.get("DRAWINGS_DIR") or "data"),
+        help="folder of the pen strokes, downloaded when missing (default: DRAWINGS_DIR, or data)",
     )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=[source.file for source in SOURCES],
+        help="do without a file of pen strokes that cannot be downloaded; may be repeated",
+    )
+    if environ.get("DRAWINGS_FILE"):
+        parser.error(
+            "DRAWINGS_FILE has been replaced by DRAWINGS_DIR, a folder that has "
+            f"{', '.join(source.file for source in SOURCES)}: set that instead."
+        )
 
 
 if __name__ == "__main__":

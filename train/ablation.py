@@ -17,15 +17,14 @@ from train.data import (
     Digits,
     TrainingSet,
     by_writers,
-    default_drawings_file,
     draw_digits,
     draw_training_epochs,
     load_mnist,
 )
-from train.drawings import Drawing, read_drawings
 from train.fit import choose_device, fit
 from train.plots import DPI, plot_ablations
 from train.settings import Settings
+from train.sources import Drawing, read_drawings
 
 WRITER_GROUPS = 3
 FOLDS = 2  # groups that are held out in turn
@@ -34,6 +33,7 @@ BASELINE = Settings(epochs=5, width=32)
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline (width 32)": {},
     "width 48": {"width": 48},
+    "no shapes": {"shapes_per_epoch": 0},
     "no stroke warping": {"warp_amplitude": 0.0},
     "no pen drawings": {"augmentations_per_drawing": 0},
     "no affine augmentation": {"affine_strength": 0.0},
@@ -55,7 +55,7 @@ def main() -> None:
         parser.error(f"the variants are: {'; '.join(VARIANTS)}")
     with loading():
         mnist = load_mnist(options.data)
-        drawings = read_drawings(options.drawings or default_drawings_file(options.data))
+        drawings = read_drawings(options.drawings, options.without)
     options.report.mkdir(parents=True, exist_ok=True)
     file = options.report / "ablations.json"
     results: dict[str, ErrorRates] = json.loads(file.read_text()) if file.exists() else {}
@@ -84,8 +84,10 @@ def split(
 ) -> tuple[TrainingSet, dict[str, Digits]]:
     """Return the training set and the held-out data of a fold."""
     digits = mnist[0] + mnist[1]
-    writers = set(range(1, 31)) - TEST_WRITERS
-    held_out_writers = {writer for writer in writers if writer % WRITER_GROUPS == fold}
+    writers = {drawing.writer for drawing in drawings} - TEST_WRITERS
+    held_out_writers = {
+        writer for writer in writers if int(writer.split()[1]) % WRITER_GROUPS == fold
+    }
     held_out = by_writers(drawings, held_out_writers)
     train = by_writers(drawings, writers - held_out_writers)
     return TrainingSet(digits[:-MNIST_HELD_OUT], draw_training_epochs(train, settings)), {

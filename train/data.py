@@ -1,44 +1,50 @@
 """The data sets for training, validation and testing.
 
-| split | MNIST                      | pen strokes of | outliers                   |
-|-------|----------------------------|----------------|----------------------------|
-| train | 55,000 of the training set | writers 1–24   | train/outliers.py          |
-| val   | its last 5,000             | writers 25–27  |                            |
-| test  | the test set, 10,000       | writers 28–30  | `ood`: other kinds, fonts  |
+| split | MNIST                      | pen strokes of                       | outliers    |
+|-------|----------------------------|--------------------------------------|-------------|
+| train | 55,000 of the training set | pendigits 1–24, uji 1–34             | some kinds  |
+| val   | its last 5,000             | pendigits 25–27, uji 35–40           |             |
+| test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
 """
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from train.drawings import (
     CANVAS_PX,
-    FILE_NAME,
     STYLES,
     TRAIN_CANVAS_PX,
-    Drawing,
     Pixels,
     Renderer,
     draw,
-    draw_warped,
-    read_drawings,
+    draw_varied,
     render_all,
 )
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
+from train.sources import Drawing, is_unfinished_four, read_drawings
+from train.styles import draw_shape
 
 VAL_SIZE = 5_000  # of MNIST
-VAL_WRITERS = frozenset({25, 26, 27})
-TEST_WRITERS = frozenset({28, 29, 30})
+VAL_WRITERS = frozenset(
+    [f"pendigits {n}" for n in range(25, 28)] + [f"uji {n}" for n in range(35, 41)]
+)
+TEST_WRITERS = frozenset(
+    [f"pendigits {n}" for n in range(28, 31)] + [f"pendigits-test {n}" for n in range(1, 15)]
+)
 OUTLIER = -1  # the label of an outlier
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
 TEST_OUTLIERS = 1_000  # of each kind
+COPIES = {"pendigits": 1, "uji": 3}  # weights of the sources: one has ten times as many drawings
 
 
 @dataclass(frozen=True)
@@ -66,64 +72,87 @@ class Digits:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Digits that are the same in every epoch, and synthetic drawings that change by epoch."""
+    """Digits that are the same in every epoch, and synthetic drawings that change by epoch.
+
+    synthetic: a function for each epoch, which returns its drawings.
+    """
 
     fixed: Digits
-    synthetic: Sequence[Digits] = ()
+    synthetic: Sequence[Callable[[], Digits]] = ()
 
     def __len__(self) -> int:
-        return len(self.fixed) + (len(self.synthetic[0]) if self.synthetic else 0)
+        return len(self.epoch(0))
 
     def epoch(self, number: int) -> Digits:
         """Return the training data of an epoch."""
         if not self.synthetic:
             return self.fixed
-        return self.fixed + self.synthetic[number % len(self.synthetic)]
+        return self.fixed + self.synthetic[number % len(self.synthetic)]()
 
 
 @dataclass(frozen=True)
 class Splits:
-    """All data by use, and by source; `ood` has outliers of kinds and fonts not trained on."""
+    """All data by use, and by source; `ood` has outliers of kinds and fonts not trained on.
+
+    test_writers: of the test drawings, in each style.
+    """
 
     train: TrainingSet
     val: dict[str, Digits]
     test: dict[str, Digits]
     ood: dict[str, Digits]
+    test_writers: Sequence[str] = ()
 
 
-def load(folder: Path, drawings_file: Path, settings: Settings) -> Splits:
-    """Load MNIST from `folder` and draw the pen strokes; download what is missing."""
+def load(
+    folder: Path, drawings_folder: Path, settings: Settings, without: Collection[str] = ()
+) -> Splits:
+    """Load MNIST and draw the pen strokes; download what is missing.
+
+    without: names of files of pen strokes to do without.
+    """
     train, val, test = load_mnist(folder)
-    drawings = read_drawings(drawings_file)
-    train_drawings = by_writers(drawings, set(range(1, 31)) - VAL_WRITERS - TEST_WRITERS)
-    # Warped, so that the confidence is calibrated on more kinds of handwriting than three writers'.
+    drawings = read_drawings(drawings_folder, without)
+    writers = {drawing.writer for drawing in drawings} - VAL_WRITERS - TEST_WRITERS
+    # Varied, so that the confidence is calibrated on more kinds of handwriting.
     val_drawings = draw_digits(
         by_writers(drawings, VAL_WRITERS),
         ["white-on-black", "photo"],
         warp_amplitude=settings.warp_amplitude,
     )
     return Splits(
-        TrainingSet(train, draw_training_epochs(train_drawings, settings)),
+        TrainingSet(train, draw_training_epochs(by_writers(drawings, writers), settings)),
         {"MNIST": val, "drawings": val_drawings},
         {"MNIST": test} | draw_test_digits(drawings),
-        draw_test_outliers(),
+        draw_test_outliers() | draw_unfinished_fours(drawings),
+        [drawing.writer for drawing in readable_test_drawings(drawings)],
     )
 
 
-def default_drawings_file(folder: Path) -> Path:
-    """Return the default path of the pen strokes: beside MNIST."""
-    return folder / FILE_NAME
-
-
-def by_writers(drawings: Iterable[Drawing], writers: Set[int]) -> list[Drawing]:
+def by_writers(drawings: Iterable[Drawing], writers: Set[str]) -> list[Drawing]:
     """Return the drawings of these writers."""
     return [drawing for drawing in drawings if drawing.writer in writers]
 
 
+def readable_test_drawings(drawings: Iterable[Drawing]) -> list[Drawing]:
+    """Return the drawings of the test writers."""
+    return [d for d in by_writers(drawings, TEST_WRITERS) if not is_unfinished_four(d)]
+
+
 def draw_test_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     """Return the drawings of the test writers, in each style."""
-    test_drawings = by_writers(drawings, TEST_WRITERS)
-    return {f"drawings, {style}": draw_digits(test_drawings, [style]) for style in STYLES}
+    readable = readable_test_drawings(drawings)
+    return {f"drawings, {style}": draw_digits(readable, [style]) for style in STYLES}
+
+
+def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
+    """Return the fours that lack their second stroke, which nobody can read."""
+    strokes = [drawing.strokes for drawing in drawings if is_unfinished_four(drawing)]
+    if not strokes:
+        return {}
+    return {
+        "fours without their second stroke": _draw_outliers([partial(draw, s) for s in strokes])
+    }
 
 
 def draw_test_outliers() -> dict[str, Digits]:
@@ -132,16 +161,37 @@ def draw_test_outliers() -> dict[str, Digits]:
     return {kind: _draw_outliers(renderers) for kind, renderers in outliers.items()}
 
 
-def draw_training_epochs(drawings: Sequence[Drawing], settings: Settings) -> list[Digits]:
-    """Return the synthetic data of each epoch: warped copies of the drawings, and outliers."""
-    styles = ["white-on-black"] * settings.augmentations_per_drawing
-    epochs = []
-    for number in range(min(SYNTHETIC_EPOCHS, settings.epochs)):
-        seed = settings.seed * SYNTHETIC_EPOCHS + number
-        digits = draw_digits(drawings, styles, TRAIN_CANVAS_PX, seed, settings.warp_amplitude)
-        outliers = make_train_outliers(drawings, settings, seed)
-        epochs.append(digits + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed))
-    return epochs
+def draw_training_epochs(
+    drawings: Sequence[Drawing], settings: Settings
+) -> list[Callable[[], Digits]]:
+    """Return functions that return the synthetic data of each epoch.
+
+    All epochs are drawn in the background, while the network is trained on the first ones.
+    """
+    background = ThreadPoolExecutor(max_workers=1)
+    numbers = range(min(SYNTHETIC_EPOCHS, settings.epochs))
+    epochs = [background.submit(_draw_epoch, drawings, settings, number) for number in numbers]
+    return [epoch.result for epoch in epochs]
+
+
+def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) -> Digits:
+    """Return varied copies of the drawings, digits of other shapes, and outliers."""
+    seed = settings.seed * SYNTHETIC_EPOCHS + number
+    rng = np.random.default_rng(seed)
+    copies = [
+        drawing
+        for drawing in drawings
+        for _ in range(settings.augmentations_per_drawing * COPIES[drawing.writer.split()[0]])
+    ]
+    shapes = [
+        Drawing(digit, "", draw_shape(digit, rng))
+        for digit in rng.integers(10, size=settings.shapes_per_epoch).tolist()
+    ]
+    digits = draw_digits(
+        copies + shapes, ["white-on-black"], TRAIN_CANVAS_PX, seed, settings.warp_amplitude
+    )
+    outliers = make_train_outliers(drawings, settings, seed)
+    return digits + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
 
 
 def draw_digits(
@@ -155,7 +205,7 @@ def draw_digits(
     if warp_amplitude is None:
         renderers = [partial(draw, drawing.strokes) for drawing in drawings]
     else:
-        renderers = [partial(draw_warped, drawing.strokes, warp_amplitude) for drawing in drawings]
+        renderers = [partial(draw_varied, drawing.strokes, warp_amplitude) for drawing in drawings]
     pixels = render_all(renderers, styles, canvas_px, seed)
     return _label(pixels, [drawing.digit for drawing in drawings])
 

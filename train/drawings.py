@@ -1,102 +1,33 @@
-"""Pen strokes of digits, drawn on a canvas as the page draws them.
+"""Draw pen strokes as the page draws them, and vary them as people do.
 
-Source: Alpaydin and Alimoglu, Pen-Based Recognition of Handwritten Digits, UCI Machine Learning
-Repository, data set 81 (CC BY 4.0): 7,494 digits by 30 people, pen positions on a tablet in
-UNIPEN text. The strokes are drawn with random pen widths, sizes, warps and positions, and
-prepared by the code that serves.
+The pictures are prepared by the code that serves.
 """
 
-import hashlib
 import io
 import math
-import subprocess
-import urllib.request
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from http.client import HTTPException
-from pathlib import Path
-from subprocess import CalledProcessError
-from zipfile import BadZipFile
+from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from train.sources import Points
 from webapp.decode import decode
-from webapp.preprocess import prepare
+from webapp.preprocess import IMAGE_PX, prepare
 from webapp.strokes import SUPERSAMPLING, render
-
-FILE_NAME = "pendigits-orig.tra"
-SOURCE_URL = (
-    "https://archive.ics.uci.edu/static/public/81/pen+based+recognition+of+handwritten+digits.zip"
-)
-SHA256 = "a66225d68d7d68591e62944df1ad33b3f5aa608e2df2505844b41f5568a80da4"
 
 CANVAS_PX = 280  # edge of the page's canvas
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
+TRAIN_PENS = (0.02, 0.1)  # range of the pen's width, relative to the canvas
+MAX_TREMOR = 0.012  # standard deviation of the points, relative to the drawing's size
+MOUSE_SHARE = 0.06  # of training drawings, drawn on 28 × 28 pixels and enlarged
 
 Pixels = NDArray[np.uint8]
-Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
 # Takes a random generator and the canvas edge in pixels; returns white ink on black.
 Renderer = Callable[[np.random.Generator, int], Image.Image]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A digit, its writer, and its pen strokes in the tablet's units."""
-
-    digit: int
-    writer: int
-    strokes: list[Points]
-
-
-def read_drawings(path: Path, source: str = SOURCE_URL) -> list[Drawing]:
-    """Return all drawings in the UNIPEN file, which is downloaded when missing.
-
-    Raises ValueError if the file is not the published one.
-    """
-    if not path.exists():
-        _download(source, path)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(
-            f"{path} is not the published {FILE_NAME}: delete it to download it again."
-        )
-    return parse_unipen(content.decode("ascii").splitlines())
-
-
-def _download(source: str, path: Path) -> None:
-    try:
-        with urllib.request.urlopen(source, timeout=60) as response:
-            archive = zipfile.ZipFile(io.BytesIO(response.read()))
-        # Python cannot read the compress format; gzip, which every system has, can.
-        unpacked = subprocess.run(
-            ["gzip", "-d"], input=archive.read(f"{FILE_NAME}.Z"), stdout=subprocess.PIPE, check=True
-        ).stdout
-    except (BadZipFile, CalledProcessError, HTTPException, KeyError) as error:
-        raise ValueError(f"{source} did not answer with the pen strokes: {error}.") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(unpacked)
-
-
-def parse_unipen(lines: Iterable[str]) -> list[Drawing]:
-    """Return the drawings in UNIPEN text, with y pointing down."""
-    drawings: list[Drawing] = []
-    strokes: list[list[tuple[float, float]]] = []
-    for line in lines:
-        match line.split():
-            case [".COMMENT", digit, writer, _]:
-                strokes = []
-                drawings.append(Drawing(int(digit), int(writer), []))
-            case [".PEN_DOWN"]:
-                strokes.append([])
-            case [".PEN_UP"]:
-                drawings[-1].strokes.append(np.array(strokes[-1]))
-            case [x, y] if strokes and x.lstrip("-").isdigit():
-                strokes[-1].append((float(x), -float(y)))
-    return drawings
 
 
 # ---- from strokes to pictures ----------------------------------------------------------------
@@ -123,24 +54,91 @@ def rotation(angle: float) -> Points:
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
-def draw(strokes: list[Points], rng: np.random.Generator, canvas_px: int) -> Image.Image:
-    """Draw strokes in white on a black canvas, mode L; pen width, size and position are random."""
+def roughen(strokes: list[Points], rng: np.random.Generator) -> list[Points]:
+    """Imitate an unsteady hand and a busy browser, on the strokes of a drawing of size 1.
+
+    The hand trembles, some strokes begin and end early or late, and some have few points.
+    """
+    tremor = rng.uniform(0, MAX_TREMOR)
+    overshoot = rng.normal(0, 0.03) if rng.random() < 0.3 else 0.0
+    spacing = rng.uniform(0.08, 0.25) if rng.random() < 0.15 else 0.0
+    rough = []
+    for stroke in strokes:
+        points = stroke + tremor * rng.standard_normal(stroke.shape)
+        if len(points) > 3:
+            points[0] += overshoot * _direction(points[2], points[0])
+            points[-1] += overshoot * _direction(points[-3], points[-1])
+        steps = np.hypot(*np.diff(points, axis=0).T)
+        distance = np.concatenate(([0], steps.cumsum()))
+        kept = distance.searchsorted(np.arange(0, distance[-1], spacing)) if spacing else ...
+        rough.append(np.concatenate((points[kept], points[-1:])))
+    return rough
+
+
+def _direction(start: Points, end: Points) -> Points:
+    """Return a vector of length 1."""
+    difference: Points = end - start
+    return difference / max(float(np.hypot(*difference)), 1e-6)
+
+
+def draw(
+    strokes: list[Points],
+    rng: np.random.Generator,
+    canvas_px: int,
+    pens: tuple[float, float] = (0.03, 0.09),
+    sizes: tuple[float, float] = (0.3, 0.9),
+    speed_effect: float = 0,
+) -> Image.Image:
+    """Draw strokes in white on a black canvas, mode L, at a random position.
+
+    pens, sizes: ranges of the width of the pen and of the longer side of the drawing, relative to
+    the canvas. speed_effect: how much thinner the ink is where the pen moves faster.
+    """
     points = np.concatenate(strokes)
     size = canvas_px * SUPERSAMPLING
     low, span = points.min(axis=0), np.ptp(points, axis=0)
-    pen = size * rng.uniform(0.03, 0.09)
+    pen = size * rng.uniform(*pens)
     room = size - pen - 2 * SUPERSAMPLING
-    scale = min(size * rng.uniform(0.3, 0.9), room) / max(span.max(), 1e-6)
+    scale = min(size * rng.uniform(*sizes), room) / max(span.max(), 1e-6)
     corner = (pen / 2 + SUPERSAMPLING) + (room - span * scale) * rng.random(2)
-    paths = (np.insert((stroke - low) * scale + corner, 2, pen, axis=1) for stroke in strokes)
+    paths = (
+        np.column_stack(((stroke - low) * scale + corner, pen * _widths(stroke, speed_effect)))
+        for stroke in strokes
+    )
     return render((path / SUPERSAMPLING for path in paths), (canvas_px, canvas_px))
 
 
-def draw_warped(
+def _widths(stroke: Points, speed_effect: float) -> NDArray[np.float64]:
+    """Return the width of the ink at each point, relative to that of the pen, [n]."""
+    if not speed_effect or len(stroke) < 3:
+        return np.ones(len(stroke))
+    speed = np.hypot(*np.gradient(stroke, axis=0).T)
+    relative = np.maximum(speed / max(speed.mean(), 1e-6), 0.1)
+    widths: NDArray[np.float64] = (relative**-speed_effect).clip(0.6, 1.5)
+    return widths
+
+
+def draw_varied(
     strokes: list[Points], amplitude: float, rng: np.random.Generator, canvas_px: int
 ) -> Image.Image:
-    """Draw strokes after warping them at random."""
-    return draw(warp_strokes(strokes, amplitude, rng), rng, canvas_px)
+    """Draw strokes as other people, pens and programs would.
+
+    amplitude: see warp_strokes.
+    """
+    strokes = roughen(warp_strokes(strokes, amplitude, rng), rng)
+    if rng.random() < MOUSE_SHARE:
+        return _draw_with_mouse(strokes, rng, canvas_px)
+    speed_effect = rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0
+    return draw(strokes, rng, canvas_px, pens=TRAIN_PENS, speed_effect=speed_effect)
+
+
+def _draw_with_mouse(
+    strokes: list[Points], rng: np.random.Generator, canvas_px: int
+) -> Image.Image:
+    """Draw on 28 × 28 pixels that are either black or white, and enlarge them."""
+    small = draw(strokes, rng, IMAGE_PX, pens=(0.04, 0.1), sizes=(0.55, 0.9))
+    pixels = (np.asarray(small) > rng.uniform(60, 130)).astype(np.uint8) * 255
+    return Image.fromarray(pixels).resize((canvas_px, canvas_px), Image.Resampling.NEAREST)
 
 
 def _white_on_black(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -184,10 +182,15 @@ def render_all(
 
     Returns uint8 [renderers, styles, 28, 28], the same for the same seed.
     """
-    with ProcessPoolExecutor() as pool:
-        jobs = ((renderer, styles, canvas_px, (seed, i)) for i, renderer in enumerate(renderers))
-        pixels = np.array(list(pool.map(_render, jobs, chunksize=64)), np.uint8)
+    jobs = ((renderer, styles, canvas_px, (seed, i)) for i, renderer in enumerate(renderers))
+    pixels = np.array(list(_processes().map(_render, jobs, chunksize=64)), np.uint8)
     return pixels.reshape(len(renderers), len(styles), 28, 28)
+
+
+@cache
+def _processes() -> ProcessPoolExecutor:
+    # Not forked from this process, whose threads may be training a network.
+    return ProcessPoolExecutor(mp_context=get_context("forkserver"))
 
 
 def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:

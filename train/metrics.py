@@ -1,5 +1,6 @@
 """Accuracy, calibration and rejection rate of a model's predictions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from train.data import Digits
 from train.fit import TrainedModel, predict_logits
 
 BINS = 15  # of confidence, for the calibration error
+BOOTSTRAP_SAMPLES = 2_000
 SIMULATIONS = 100  # for the floor of the calibration error
 
 Probabilities = NDArray[np.float32]  # [n, 10]
@@ -24,9 +26,14 @@ def predict(model: TrainedModel, digits: Digits) -> Probabilities:
 
 
 def evaluate(
-    probabilities: Probabilities, labels: NDArray[np.int64], confidence_threshold: float
+    probabilities: Probabilities,
+    labels: NDArray[np.int64],
+    confidence_threshold: float,
+    writers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metrics of predictions [n, 10] for labels [n], as in the model card.
+
+    writers: of the digits, [n]; if given, intervals over writers are added.
 
     `ece` is the expected calibration error and `ece_floor` the value that a perfectly calibrated
     model would show on so few digits; `confusion` counts true digits (rows) by predictions
@@ -35,14 +42,36 @@ def evaluate(
     predicted, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (labels, predicted), 1)
+    right, is_uncertain = predicted == labels, confidences < confidence_threshold
+    rates = {"accuracy": right, "confident_error_rate": ~right & ~is_uncertain}  # [n] each
+    intervals = {
+        f"{name}_interval": bootstrap_interval(values, writers)
+        for name, values in rates.items()
+        if writers
+    }
     return {
         "digits": len(labels),
-        "accuracy": float((predicted == labels).mean()),
-        "ece": calibration_error(confidences, predicted == labels),
+        **{name: float(values.mean()) for name, values in rates.items()},
+        **intervals,
+        "uncertain_correct_rate": float(is_uncertain[right].mean()),
+        "ece": calibration_error(confidences, right),
         "ece_floor": _calibration_error_floor(confidences),
         "rejection_rate": rejection_rate(probabilities, confidence_threshold),
         "confusion": confusion.tolist(),
     }
+
+
+def bootstrap_interval(values: NDArray[np.bool_], writers: Sequence[str]) -> list[float]:
+    """Return the 95 % interval of the mean of values [n] over samples of their writers [n].
+
+    Source: the percentile bootstrap, Efron and Tibshirani 1993, "An Introduction to the Bootstrap".
+    """
+    _, writer = np.unique(writers, return_inverse=True)
+    sums, counts = np.bincount(writer, weights=values), np.bincount(writer)  # [writers] each
+    rng = np.random.default_rng(0)
+    samples = rng.integers(len(counts), size=(BOOTSTRAP_SAMPLES, len(counts)))
+    means = sums[samples].sum(axis=1) / counts[samples].sum(axis=1)  # [samples]
+    return [float(limit) for limit in np.quantile(means, (0.025, 0.975))]
 
 
 def rejection_rate(probabilities: Probabilities, confidence_threshold: float) -> float:

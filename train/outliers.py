@@ -13,8 +13,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from train.drawings import Drawing, Points, Renderer, draw_warped, rotation
+from train.drawings import Renderer, draw_varied, rotation
 from train.settings import Settings
+from train.sources import Drawing, Points
 
 # Without letters that resemble a digit: to read an l as a 1 is not an error.
 TEST_LETTERS = "AEFHKMNPRTUVWXdefhkmnptuvwx"
@@ -91,7 +92,7 @@ def make_train_outliers(
     return [
         *_make_scribbles(TRAIN_SCRIBBLES, count - 2 * quarter, amplitude, rng),
         *_make_letters(TRAIN_LETTERS, TRAIN_FONTS, quarter, rng),
-        *(partial(draw_warped, _join(drawings, rng), amplitude) for _ in range(quarter)),
+        *(partial(draw_varied, _join(drawings, rng), amplitude) for _ in range(quarter)),
     ]
 
 
@@ -112,7 +113,7 @@ def _make_scribbles(
 ) -> list[Renderer]:
     rotations = map(rotation, rng.uniform(0, 2 * np.pi, count))
     return [
-        partial(draw_warped, [stroke @ matrix for stroke in kinds[i % len(kinds)](rng)], amplitude)
+        partial(draw_varied, [stroke @ matrix for stroke in kinds[i % len(kinds)](rng)], amplitude)
         for i, matrix in enumerate(rotations)
     ]
 

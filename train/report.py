@@ -34,7 +34,12 @@ def write_run(
         "temperature": model.temperature,
         "confidence_threshold": threshold,
         "test": {
-            name: evaluate(predictions[name], digits.labels.numpy(), threshold)
+            name: evaluate(
+                predictions[name],
+                digits.labels.numpy(),
+                threshold,
+                splits.test_writers if name.startswith("drawings,") else (),
+            )
             for name, digits in splits.test.items()
         },
         "ood_rejection_rate": {
