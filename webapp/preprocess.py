@@ -9,7 +9,7 @@ This module imports no server, because training prepares its drawings with it to
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from PIL import Image
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
+from webapp.segment import find_digit
 
+SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
 IMAGE_PX = 28  # edge of the output
 DIGIT_PX = 20  # longer side of the digit in the output
-NOISE_FACTOR = 5  # median deviations that are still background (more than 3 sigma)
-MAX_NOISE = 100  # grey levels; if the edge varies more, it shows ink too
 INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
@@ -30,13 +30,34 @@ Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
 
 
+class Prepared(NamedTuple):
+    """A digit in MNIST's format, uint8 [28, 28], and why it may not be one digit, if so."""
+
+    pixels: Grey
+    doubt: str | None
+
+
 def prepare(image: Image.Image) -> Grey:
     """Return the digit in an image in MNIST's format: uint8 [28, 28], ink 255 on 0.
 
     The ink may be dark or light, on a background of any grey or on a transparent one.
     Raises BlankImage if nothing differs from the background.
     """
-    return _normalize(_ink(np.asarray(_grey(reduce_large(image)))))
+    return examine(image).pixels
+
+
+def examine(image: Image.Image) -> Prepared:
+    """Return the digit in an image as `prepare` does, and why it may not be one digit."""
+    image = reduce_large(image)
+    ink = _ink_on_flat(np.asarray(_grey(image)))
+    if ink is not None:
+        return Prepared(_normalize(ink), None)
+    if max(image.size) < SMALL_PX:
+        return Prepared(_normalize(_ink_of_crop(np.asarray(_grey(image)))), None)
+    found = find_digit(_opaque(image))
+    if found is None:
+        raise BlankImage("The image is blank. Draw a digit first.")
+    return Prepared(_normalize(found.ink), found.doubt)
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -45,6 +66,16 @@ def _grey(image: Image.Image) -> Image.Image:
         return image.convert("L")
     grey, alpha = image.convert("LA").split()
     return Image.composite(grey, Image.new("L", grey.size, _backing_level(grey, alpha)), alpha)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, with transparent pixels on a backing."""
+    if not image.has_transparency_data or _is_opaque(image):
+        return image.convert("RGB")
+    grey, alpha = image.convert("LA").split()
+    backing = Image.new("RGB", image.size, (_backing_level(grey, alpha),) * 3)
+    backing.paste(image.convert("RGB"), mask=alpha)
+    return backing
 
 
 def _is_opaque(image: Image.Image) -> bool:
@@ -61,59 +92,48 @@ def _backing_level(grey: Image.Image, alpha: Image.Image) -> int:
     return 255 if visible.size and visible.mean() < 128 else 0
 
 
-def _ink(grey: Grey) -> Ink:
-    """Return how much each pixel differs from the background, float32 [height, width].
+def _ink_on_flat(grey: Grey) -> Ink | None:
+    """Return how much each pixel differs from a background of one grey level, [height, width].
 
-    Rows and columns of bare background at the edges are cropped where that is cheap.
+    Returns None if the background has several levels, or if the ink does not stand out. Rows and
+    columns of bare background at the edges are cropped.
     """
-    edge = _edge(grey)
-    counts = np.bincount(edge)
+    counts = np.bincount(_edge(grey), minlength=256)
     level = np.uint8(counts.argmax())
-    if 2 * counts[level] > len(edge):  # most of the edge has one grey level
-        light, dark = _ink_on_flat(grey, level)
-    else:
-        light, dark = _ink_on_uneven(grey, edge)
-    ink = light if light.sum() > dark.sum() else dark
-    if ink.max(initial=0) < MIN_CONTRAST:
-        raise BlankImage("The image is blank. Draw a digit first.")
+    if 2 * counts[level] <= counts.sum():
+        return None
+    differs = grey != level
+    rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    light, dark = np.maximum(grey, level) - level, level - np.minimum(grey, level)
+    ink, rest = (light, dark) if light.sum() > dark.sum() else (dark, light)
+    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST or _has_panel(ink):
+        return None
     return np.asarray(ink, np.float32)
 
 
-def _ink_on_flat(grey: Grey, level: np.uint8) -> tuple[NDArray[Any], ...]:
-    """Return how much lighter and darker the pixels are than a background of one grey level."""
-    differs = grey != level
-    rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
-    if len(rows):
-        grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.maximum(grey, level) - level, level - np.minimum(grey, level)
+def _has_panel(ink: NDArray[np.uint8]) -> bool:
+    """Return whether much of the ink is an area of one level, on which something is drawn."""
+    counts = np.bincount(ink.ravel(), minlength=256)
+    counts[0] = 0
+    level = int(counts.argmax())
+    height, width = ink.shape
+    is_fainter = level + MIN_CONTRAST <= np.flatnonzero(counts)[-1]
+    return bool(
+        (is_fainter and 2 * counts[level] > counts.sum())
+        or (counts[level] > 0.85 * ink.size and 2 * width > height)
+    )
 
 
-def _ink_on_uneven(grey: Grey, edge: Grey) -> tuple[NDArray[Any], ...]:
-    """Return how much lighter and darker the pixels are than a noisy or sloping background."""
-    background, noise = _background(grey, edge)
-    if noise > MAX_NOISE:
-        background, noise = _level_of_corners(grey), 0
-    contrast = grey - np.float32(background)
-    return np.maximum(contrast - noise, 0), np.maximum(-contrast - noise, 0)
-
-
-def _background(grey: Grey, edge: Grey) -> tuple[Ink | float, float]:
-    """Return the level of the background, float32 [height, width] if it varies, and its noise.
-
-    The edge of the image shows the background: a bold digit can cover most of the image, but not
-    most of its edge. If the light comes from one side, the background is a plane.
-    """
-    level = float(np.median(edge))
-    deviation = float(np.median(np.abs(edge - level)))
-    top, bottom, left, right = (float(np.median(side)) for side in _sides(grey))
-    down = np.linspace(top - bottom, bottom - top, grey.shape[0], dtype=np.float32) / 2
-    across = np.linspace(left - right, right - left, grey.shape[1], dtype=np.float32) / 2
-    plane: Ink = np.add.outer(down + (top + bottom + left + right) / 4, across)
-    off_plane = float(np.median(np.abs(edge - _edge(plane))))
-    # Ink that touches one side tilts the plane. Take what fits most of the edge.
-    if off_plane < deviation:
-        return plane, NOISE_FACTOR * off_plane
-    return level, NOISE_FACTOR * deviation
+def _ink_of_crop(grey: Grey) -> Ink:
+    """Return the ink of a small picture, which the digit fills: what differs from its corners."""
+    contrast = grey - np.float32(_level_of_corners(grey))
+    ink = np.maximum(contrast, 0) if contrast.sum() > 0 else np.maximum(-contrast, 0)
+    if ink.max() < MIN_CONTRAST:
+        raise BlankImage("The image is blank. Draw a digit first.")
+    return np.asarray(ink, np.float32)
 
 
 def _level_of_corners(grey: Grey) -> float:

@@ -1,0 +1,337 @@
+"""Find the one digit in a picture of paper or of a screen.
+
+1. The background is a wide median. Ink is what is outside the range of the backgrounds nearby, in
+   any colour channel, so that shadows, panels and the edges of sheets are background.
+2. Ruled lines are removed, and strokes that they cross are repaired.
+3. Connected components of ink are digits, parts of one, or neither: frames, bars, blobs, specks,
+   and what continues beyond the picture.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+WORK_PX = 320  # longer edge of the copy that is segmented
+WINDOWS = ((10, 13), (5, 9))  # of the median: pixels per coarse pixel, coarse pixels
+THRESHOLDS = (0.3, 0.6)  # of the strongest ink
+CLEAR = 10  # separation of ink and paper above which no other threshold is tried
+MIN_INK = 8  # levels between ink and background
+NOISE_FACTOR = 4.5  # standard deviations
+LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
+LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more is a line
+STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
+LINE_PX = 7  # what is thicker is no line
+
+Ink = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Found(NamedTuple):
+    """The ink of the digit, float32 [height, width], and why it may not be one."""
+
+    ink: Ink
+    doubt: str | None
+
+
+class Components(NamedTuple):
+    """Connected components of a mask; each array has one value per component."""
+
+    labels: NDArray[np.intp]  # [height, width], -1 outside
+    left: NDArray[Any]
+    top: NDArray[Any]
+    right: NDArray[Any]
+    bottom: NDArray[Any]
+    area: NDArray[Any]
+    mass: NDArray[Any]  # sum of the ink
+    border: NDArray[Any]  # pixels at the picture's edge
+
+    @property
+    def width(self) -> NDArray[Any]:
+        return self.right - self.left
+
+    @property
+    def height(self) -> NDArray[Any]:
+        return self.bottom - self.top
+
+
+def find_digit(image: Image.Image) -> Found | None:
+    """Return the digit in an RGB picture, or None if nothing can be seen in it."""
+    work = _work_copy(image)
+    noise = NOISE_FACTOR * _noise(np.asarray(work, np.float32))
+    best: tuple[float, Found] | None = None
+    for window in WINDOWS:
+        contrast = _contrast(work, *window)
+        for share in THRESHOLDS:
+            found = _find(np.asarray(work), contrast, share, noise)
+            if found and (best is None or found[0] > best[0]):
+                best = found
+            if found and found[2]:
+                return found[1]
+    return best and best[1]
+
+
+def _find(
+    pixels: NDArray[np.uint8], contrast: Ink, share: float, noise: float
+) -> tuple[float, Found, bool] | None:
+    """Return how good a digit is, the digit, and whether nothing better is expected."""
+    ink = np.abs(contrast).max(axis=2)
+    threshold = max(MIN_INK, noise, share * float(np.quantile(ink, 0.997)))
+    mask = ink > threshold
+    if not mask.any():
+        return None
+    mask = _without_lines(mask, ink)
+    parts = components(mask, ink)
+    if not len(parts.area):
+        return None
+    group, score, doubt = _choose(parts, ink.shape)
+    separation, digit = _extract(pixels, contrast, parts, group)
+    is_good = separation > CLEAR and doubt is None
+    return score * separation / (separation + 3), Found(digit, doubt), is_good
+
+
+def _work_copy(image: Image.Image) -> Image.Image:
+    factor = max(image.size) / WORK_PX
+    if factor <= 1:
+        return image
+    size = [max(1, round(side / factor)) for side in image.size]
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2)
+
+
+def _contrast(image: Image.Image, coarse: int, window: int) -> Ink:
+    """Return how far each pixel is above (or, negative, below) the backgrounds nearby."""
+    size = [max(1, -(-side // coarse)) for side in image.size]
+    small = image.resize(size, Image.Resampling.BOX)
+    median = small.filter(ImageFilter.MedianFilter(window))
+    bilinear = Image.Resampling.BILINEAR
+    low = np.asarray(median.filter(ImageFilter.MinFilter(3)).resize(image.size, bilinear))
+    high = np.asarray(median.filter(ImageFilter.MaxFilter(3)).resize(image.size, bilinear))
+    pixels = np.asarray(image)
+    above = np.maximum(pixels, high) - high
+    below = low - np.minimum(pixels, low)
+    return above.astype(np.float32) - below
+
+
+def _noise(pixels: Ink) -> float:
+    """Return the standard deviation of the noise, from neighbouring pixels of a channel."""
+    steps = np.abs(np.diff(pixels[:, :, 1], axis=1))
+    return float(np.median(steps)) / 0.954 if steps.size else 0.0
+
+
+def components(mask: Mask, ink: Ink) -> Components:
+    """Return the components of a mask, whose pixels are connected along edges or corners."""
+    height, width = mask.shape
+    flat = np.zeros((height, width + 1), np.int8)
+    flat[:, :-1] = mask
+    steps = np.diff(flat.ravel(), prepend=0)
+    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)  # of the runs
+    stride = width + 1
+    first = np.searchsorted(ends, begins + stride)  # runs of the next row that touch this one
+    last = np.searchsorted(begins, ends + stride, "right")
+    counts = (last - first).clip(0)
+    upper = np.repeat(np.arange(len(begins)), counts)
+    offsets = np.arange(len(upper)) - np.repeat(counts.cumsum() - counts, counts)
+    root = _connect(len(begins), upper, first[upper] + offsets)
+    _, label = np.unique(root, return_inverse=True)
+    count = int(label.max(initial=-1)) + 1
+
+    lengths, rows, columns = ends - begins, begins // stride, begins % stride
+    sums = np.concatenate(([0], np.cumsum(np.pad(ink, ((0, 0), (0, 1))).ravel(), dtype=np.float64)))
+    left, top = np.full(count, width), np.full(count, height)
+    right, bottom = np.zeros(count, int), np.zeros(count, int)
+    np.minimum.at(left, label, columns)
+    np.minimum.at(top, label, rows)
+    np.maximum.at(right, label, columns + lengths)
+    np.maximum.at(bottom, label, rows + 1)
+    at_edge = (columns == 0).astype(int) + (columns + lengths == width)
+    at_edge = np.where((rows == 0) | (rows == height - 1), lengths, at_edge)
+    labels = np.full(height * stride, -1)
+    labels[np.flatnonzero(flat)] = np.repeat(label, lengths)
+    return Components(
+        labels.reshape(height, stride)[:, :-1],
+        *(left, top, right, bottom),
+        np.bincount(label, lengths, count),
+        np.bincount(label, sums[ends] - sums[begins], count),
+        np.bincount(label, at_edge, count),
+    )
+
+
+def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the smallest node that each of `count` nodes is connected to by the given edges."""
+    root = np.arange(count)
+    while True:
+        low = np.minimum(root[one], root[other])
+        if (low == root[one]).all() and (low == root[other]).all():
+            return root
+        np.minimum.at(root, root[one], low)
+        np.minimum.at(root, root[other], low)
+        while (root != root[root]).any():
+            root = root[root]
+
+
+# ---- ruled lines ---------------------------------------------------------------------------------
+
+
+def _without_lines(mask: Mask, ink: Ink) -> Mask:
+    """Return the mask without lines across the picture."""
+    for turn in (False, True):
+        if turn:
+            mask, ink = mask.T, ink.T
+        mask = _without_horizontal_lines(mask, ink)
+        if turn:
+            mask = mask.T
+    return mask
+
+
+def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    if len(rows) < width / 2 or width < 3 * LINE_PX:
+        return mask
+    columns = columns - width / 2
+    some = slice(None, None, 1 + len(rows) // 2000)
+    spread = [_profile(rows[some], columns[some], slope) for slope in LINE_SLOPES]
+    best = int(np.argmax([count @ count for count in spread]))
+    mask = mask.copy()
+    for slope in LINE_SLOPES[max(0, best - 3) : best + 4]:
+        profile = _profile(rows, columns, slope)
+        if (profile[:-2] + profile[1:-1] + profile[2:]).max() > width / 3 * LINE_SHARE:
+            _remove_lines(mask, ink, slope)
+    return mask
+
+
+def _profile(rows: NDArray[Any], columns: NDArray[Any], slope: float) -> NDArray[np.intp]:
+    """Return the number of pixels on each line of a slope."""
+    at = (rows - columns * slope).astype(int)
+    return np.bincount(at - min(0, at.min()), minlength=3)
+
+
+def _remove_lines(mask: Mask, ink: Ink, slope: float) -> None:
+    """Remove lines of a slope that reach the left or the right edge from the mask."""
+    height, width = mask.shape
+    columns = np.arange(width)
+    shift = np.rint((columns - width / 2) * slope).astype(int)
+    margin = LINE_PX + int(np.abs(shift).max())
+    at = np.arange(-margin, height + margin)[:, None] + shift  # row of the mask, by sheared row
+    inside = (at >= 0) & (at < height)
+    at = at.clip(0, height - 1)
+    sheared = mask[at, columns] & inside
+    third = columns * 3 // width
+    thick = _stretched(sheared, 1)
+    share = np.add.reduceat(thick, np.searchsorted(third, (0, 1, 2)), axis=1, dtype=int) * (3 / width)
+    is_line = share > LINE_SHARE
+    is_line[:, 1] &= _stretched(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
+    is_line &= ~_stretched(_shrunk(is_line, LINE_PX), LINE_PX)  # thick areas
+    line = is_line[:, third] & sheared
+    if not line.any():
+        return
+    levels = ink[at, columns]
+    rest = sheared & ~line
+    rest[:, 1:-1] |= rest[:, 2:] | rest[:, :-2]
+    above, below = np.zeros_like(rest), np.zeros_like(rest)
+    for step in range(1, LINE_PX):
+        above[step:] |= rest[:-step]
+        below[:-step] |= rest[step:]
+    strong = levels > STRONGER * np.median(levels[line])
+    r, c = np.nonzero(line & ~strong & ~(above & below))
+    mask[at[r, c], c] = False
+
+
+def _stretched(mask: Mask, count: int) -> Mask:
+    """Return the mask, enlarged by a number of rows upwards and downwards."""
+    result = mask.copy()
+    for step in range(1, count + 1):
+        result[step:] |= mask[:-step]
+        result[:-step] |= mask[step:]
+    return result
+
+
+def _shrunk(mask: Mask, count: int) -> Mask:
+    return ~_stretched(~mask, (count + 1) // 2)
+
+
+# ---- choice ----------------------------------------------------------------------------------------
+
+
+def _choose(parts: Components, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], float, str | None]:
+    """Return the components that form the digit, and the doubt."""
+    height, width = shape
+    edge = min(shape)
+    middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
+    away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
+    score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
+    odd = _is_odd(parts, edge)
+    score = np.where(odd, score * 0.05, score)
+    main = int(score.argmax())
+    group = [main]
+    box = [parts.left[main], parts.top[main], parts.right[main], parts.bottom[main]]
+    tall = box[3] - box[1]
+    several = False
+    for i in np.argsort(-score):
+        if i == main or parts.area[i] < 4:
+            continue
+        gap_x = max(parts.left[i] - box[2], box[0] - parts.right[i])
+        gap_y = max(parts.top[i] - box[3], box[1] - parts.bottom[i])
+        beside = gap_x > -0.1 * tall or gap_y > -0.1 * tall
+        large = parts.height[i] > 0.6 * tall and parts.mass[i] > 0.2 * parts.mass[main]
+        if large and beside and not odd[i]:
+            several = True
+        elif not odd[i] and max(gap_x, gap_y) < 0.1 * tall:
+            group.append(int(i))
+            box = [
+                *np.minimum(box[:2], (parts.left[i], parts.top[i])),
+                *np.maximum(box[2:], (parts.right[i], parts.bottom[i])),
+            ]
+    doubt = "several_digits" if several else "unclear_picture" if odd[main] else None
+    return np.array(group), float(score[main]), doubt
+
+
+def _is_odd(parts: Components, edge: int) -> Mask:
+    """Return which components are not a digit: cut off, frames, bars and blobs."""
+    width, height = parts.width, parts.height
+    fill = parts.area / (width * height)
+    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    cut_off = parts.border > 0
+    bar = (width > 4 * height) & (width > 0.1 * edge)
+    blob = (fill > 0.85) & (shorter > 0.4 * longer) & (longer > 0.1 * edge)
+    encloses = (
+        (parts.left[:, None] < parts.left)
+        & (parts.right[:, None] > parts.right)
+        & (parts.top[:, None] < parts.top)
+        & (parts.bottom[:, None] > parts.bottom)
+        & (height[:, None] * 0.3 < height)
+    ).any(axis=1)
+    frame = encloses & (fill < 0.4)
+    odd: Mask = cut_off | bar | blob | frame
+    return odd
+
+
+def _extract(
+    pixels: NDArray[np.uint8], contrast: Ink, parts: Components, group: NDArray[np.intp]
+) -> tuple[float, Ink]:
+    """Return how well the digit stands out, and its ink along the axis of its colour, 0 to 255."""
+    box = (
+        slice(max(0, parts.top[group].min() - 4), parts.bottom[group].max() + 4),
+        slice(max(0, parts.left[group].min() - 4), parts.right[group].max() + 4),
+    )
+    labels, contrast, pixels = parts.labels[box], contrast[box], pixels[box]
+    member = np.isin(labels, group)
+    colour = contrast[member].mean(axis=0)
+    colour /= max(float(np.linalg.norm(colour)), 1e-6)
+    ink = np.maximum(contrast @ colour, 0)
+    is_other = (labels >= 0) & ~member
+    shape = Image.fromarray(member.astype(np.uint8))
+    near, around = (np.asarray(shape.filter(ImageFilter.MaxFilter(size))) for size in (5, 9))
+    ink[(near == 0) | is_other] = 0
+    full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
+    paper = (around > near) & ~is_other
+    separation = _separation(pixels[member] @ colour, pixels[paper] @ colour)
+    return separation, np.minimum(ink * (255 / full), 255)
+
+
+def _separation(one: Ink, other: Ink) -> float:
+    """Return Fisher's criterion: the distance of two samples in terms of their deviations."""
+    if not (len(one) and len(other)):
+        return 0.0
+    return float((one.mean() - other.mean()) ** 2 / (one.var() + other.var() + 4))
