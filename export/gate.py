@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data import OUTLIER
 from train.metrics import Probabilities, calibration_error
+from train.sources import OUTLIER
 
 SIGNIFICANCE_LEVEL = 0.05
 MAX_LOSS = 0.003  # of a part's accuracy, where a test of this part alone is significant

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from train import ablation, outliers
 from train.__main__ import main as train
-from train.data import COPIES, OUTLIER, Digits, load
+from train.data import COPIES, Digits, load
 from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
-from train.sources import SOURCES, Drawing, digest, parse_unipen
+from train.sources import OUTLIER, SOURCES, Drawing, digest, parse_unipen
 
 TINY = Settings(
     epochs=1,
@@ -30,6 +30,7 @@ TINY = Settings(
     width=2,
     augmentations_per_drawing=1,
     shapes_per_epoch=10,
+    pictures_per_epoch=6,
     outliers_per_epoch=40,
 )
 LAST_5000, ALL, NONE = slice(-5000, None), slice(None), slice(0)
@@ -122,7 +123,7 @@ def test_all_other_data_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("train.data.TEST_OUTLIERS", 4)
     splits = load(tmp_path, tmp_path, TINY)
     drawings = 24 + COPIES["uji"] * 34
-    assert len(splits.train) == 10_100 - 5_000 + drawings + 10 + 40
+    assert len(splits.train) == 10_100 - 5_000 + drawings + 10 + 40 + 6
     assert [len(digits) for digits in splits.val.values()] == [5_000, 2 * (3 + 6)]
     assert [len(digits) for digits in splits.test.values()] == [100] + 4 * [3 + 14]
 

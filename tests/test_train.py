@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from train import ablation
 from train.__main__ import main as train
 from train.augment import random_affine
-from train.data import OUTLIER, Digits, Splits, TrainingSet, load_mnist
+from train.data import Digits, Splits, TrainingSet, load_mnist
 from train.drawings import (
     STYLES,
     TRAIN_CANVAS_PX,
@@ -34,6 +34,7 @@ from train.outliers import make_test_outliers, make_train_outliers
 from train.report import write_run
 from train.settings import Settings
 from train.sources import (
+    OUTLIER,
     SOURCES,
     Drawing,
     digest,

@@ -29,8 +29,9 @@ from train.drawings import (
     render_all,
 )
 from train.outliers import make_test_outliers, make_train_outliers
+from train.pictures import make_train_pictures
 from train.settings import Settings
-from train.sources import Drawing, is_unfinished_four, read_drawings
+from train.sources import OUTLIER, Drawing, is_unfinished_four, read_drawings
 from train.styles import draw_shape
 
 VAL_SIZE = 5_000  # of MNIST
@@ -40,9 +41,8 @@ VAL_WRITERS = frozenset(
 TEST_WRITERS = frozenset(
     [f"pendigits {n}" for n in range(28, 31)] + [f"pendigits-test {n}" for n in range(1, 15)]
 )
-OUTLIER = -1  # the label of an outlier
 
-SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
+SYNTHETIC_EPOCHS = 6  # epochs with drawings of their own; later epochs reuse them, to save time
 TEST_OUTLIERS = 1_000  # of each kind
 COPIES = {"pendigits": 1, "uji": 3}  # weights of the sources: one has ten times as many drawings
 
@@ -191,7 +191,12 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         copies + shapes, ["white-on-black"], TRAIN_CANVAS_PX, seed, settings.warp_amplitude
     )
     outliers = make_train_outliers(drawings, settings, seed)
-    return digits + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
+    pictures = make_train_pictures(drawings, settings.pictures_per_epoch, seed)
+    return (
+        digits
+        + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
+        + _label(render_all(pictures[0], ["white-on-black"], seed=seed), pictures[1])
+    )
 
 
 def draw_digits(
@@ -220,7 +225,9 @@ def _draw_outliers(
 def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
     """Join pixels [n, styles, 28, 28] and n labels to digits [n * styles, 28, 28]."""
     repeated = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
-    return Digits(torch.from_numpy(pixels).flatten(0, 1), repeated)
+    images = torch.from_numpy(pixels).flatten(0, 1)
+    repeated[images.amax(dim=(1, 2)) == 0] = OUTLIER  # a picture in which nothing was found
+    return Digits(images, repeated)
 
 
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from train.sources import Points
 from webapp.decode import decode
+from webapp.errors import BlankImage
 from webapp.preprocess import IMAGE_PX, prepare
 from webapp.strokes import SUPERSAMPLING, render
 
@@ -196,4 +197,11 @@ def _processes() -> ProcessPoolExecutor:
 def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
     renderer, styles, canvas_px, seed = job
     rng = np.random.default_rng(seed)
-    return [prepare(STYLES[style](renderer(rng, canvas_px), rng)) for style in styles]
+    return [_prepare(STYLES[style](renderer(rng, canvas_px), rng)) for style in styles]
+
+
+def _prepare(image: Image.Image) -> Pixels:
+    try:
+        return prepare(image)
+    except BlankImage:  # a picture on which the digit can hardly be seen
+        return np.zeros((IMAGE_PX, IMAGE_PX), np.uint8)

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from train.augment import random_affine
-from train.data import OUTLIER, Digits, TrainingSet
+from train.data import Digits, TrainingSet
 from train.model import Network
 from train.settings import Settings
+from train.sources import OUTLIER
 
 EVALUATION_BATCH_SIZE = 1_000
 UNCERTAIN_CORRECT_RATE = 0.012  # of the correct answers on each validation set, at most

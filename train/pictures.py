@@ -7,18 +7,21 @@ camera, each at random. Some kinds of each are kept for the test.
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from train.drawings import Points, rotation
+from train.drawings import Renderer, rotation
+from train.sources import OUTLIER, Drawing, Points
 from webapp.strokes import render
 
 READABLE, SEVERAL, UNREADABLE = "readable", "several", "unreadable"
 VIEW = 0.74  # share of the page's edge that the camera sees
+SPOILED_SHARE = 0.2  # of the pictures for training, on which the digit is crossed out
 EMPTY = 24  # levels between ink and paper: less is hard to see
 
 Rgb = tuple[int, int, int]
@@ -72,7 +75,7 @@ def chance(rng: np.random.Generator, share: float) -> bool:
     return bool(rng.random() < share)
 
 
-# ---- paper -------------------------------------------------------------------------------------
+# ---- paper -----------------------------------------------------------------------------------
 
 
 def white_paper(rng: np.random.Generator) -> Rgb:
@@ -151,7 +154,7 @@ def isometric(page: Page, rng: np.random.Generator) -> None:
         page.draw.line((start, 0, start - height * 0.577, height), colour)
 
 
-# ---- things on the paper -------------------------------------------------------------------------
+# ---- things on the paper ---------------------------------------------------------------------
 
 
 def box_around(page: Page, margin: float) -> Box:
@@ -242,7 +245,9 @@ def window(page: Page, rng: np.random.Generator) -> None:
     page.draw.rectangle((0, 0, page.image.width, top + edge), mix(outer, paper, 0.5))
     for i in range(int(rng.integers(0, 6))):
         x = left + edge * (1 + 1.5 * i)
-        page.draw.rectangle((x, top + edge * 0.2, x + edge * 0.8, top + edge * 0.7), any_colour(rng))
+        page.draw.rectangle(
+            (x, top + edge * 0.2, x + edge * 0.8, top + edge * 0.7), any_colour(rng)
+        )
 
 
 def any_grey(rng: np.random.Generator) -> Rgb:
@@ -304,7 +309,7 @@ def pen_like(page: Page, rng: np.random.Generator) -> Rgb:
     return page.ink if chance(rng, 0.6) else line_colour(page.paper, rng)
 
 
-# ---- several digits, or none ----------------------------------------------------------------------
+# ---- several digits, or none -----------------------------------------------------------------
 
 
 def write(page: Page, strokes: list[Points], corner: Points, height: float, pen: float) -> None:
@@ -323,7 +328,9 @@ def neighbours(page: Page, rng: np.random.Generator) -> str:
         scale = height * rng.uniform(0.8, 1.2)
         width = np.concatenate(strokes).max(axis=0)[0] * scale
         gap = page.pen + height * rng.uniform(0.15, 0.4)
-        if right + gap + width < page.view[2] and (chance(rng, 0.65) or bottom + scale > page.view[3]):
+        if right + gap + width < page.view[2] and (
+            chance(rng, 0.65) or bottom + scale > page.view[3]
+        ):
             corner = (right + gap, top + rng.normal(0, 0.08) * height)
             right += gap + width
         else:
@@ -376,7 +383,7 @@ def scribbled(page: Page, rng: np.random.Generator) -> str:
     return UNREADABLE
 
 
-# ---- light and camera ----------------------------------------------------------------------------
+# ---- light and camera ------------------------------------------------------------------------
 
 Light = Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Any]
 
@@ -426,7 +433,9 @@ def photograph(page: Page, rng: np.random.Generator) -> Image.Image:
     left, top, right, bottom = page.view
     size = (round(right - left), round(bottom - top))
     if page.is_screen:
-        return page.image.crop((round(left), round(top), round(left) + size[0], round(top) + size[1]))
+        return page.image.crop(
+            (round(left), round(top), round(left) + size[0], round(top) + size[1])
+        )
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (np.array(size) / 2)
     turned = corners @ rotation(np.radians(np.clip(rng.normal(0, 6), -15, 15))).T
     tilt = np.sin(np.radians(rng.uniform(0, 25))) * chance(rng, 0.5)
@@ -461,7 +470,7 @@ def develop(image: Image.Image, lights: Sequence[Light], rng: np.random.Generato
     return Image.open(body).convert("RGB")
 
 
-# ---- everything together --------------------------------------------------------------------------
+# ---- everything together ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -542,7 +551,9 @@ def _blank_page(
     box = (*place.tolist(), *(place + shape * height).tolist())
     view = (*corner.tolist(), *(corner + size).tolist())
     pen = max(2.0, height * rng.choice([rng.uniform(0.025, 0.06), rng.uniform(0.05, 0.13)]))
-    return Page(image, view, paper, box, height, pen, (0, 0, 0), strokes, [unit(other) for other in others])
+    return Page(
+        image, view, paper, box, height, pen, (0, 0, 0), strokes, [unit(other) for other in others]
+    )
 
 
 def _choose_ink(paper: Rgb, rng: np.random.Generator) -> Rgb:
@@ -572,3 +583,31 @@ def _write_digit(page: Page, rng: np.random.Generator) -> None:
         faded = np.where(cells < share, (1 - low) * 255 * rng.random(cells.shape), 0)
         mask = Image.fromarray(faded.astype(np.uint8)).resize(page.image.size)
         page.image.paste(before, (0, 0), mask)
+
+
+def make_train_pictures(
+    drawings: Sequence[Drawing], count: int, seed: int
+) -> tuple[list[Renderer], list[int]]:
+    """Return pictures and their digits, or OUTLIER where the digit is crossed out."""
+    rng = np.random.default_rng(seed)
+    kinds = replace(TRAIN_KINDS, spoilers=(crossed_out, scribbled))
+    renderers: list[Renderer] = []
+    labels = []
+    for chosen in rng.integers(len(drawings), size=(count, 3)).tolist():
+        drawing, *others = (drawings[i] for i in chosen)
+        is_spoiled = chance(rng, SPOILED_SHARE)
+        strokes = [other.strokes for other in others]
+        renderers.append(partial(_render, drawing.strokes, strokes, kinds, float(is_spoiled)))
+        labels.append(OUTLIER if is_spoiled else drawing.digit)
+    return renderers, labels
+
+
+def _render(
+    strokes: list[Points],
+    others: Sequence[list[Points]],
+    kinds: Kinds,
+    spoiled: float,
+    rng: np.random.Generator,
+    canvas_px: int,
+) -> Image.Image:
+    return make_picture(strokes, others, kinds, spoiled, rng).image

@@ -170,7 +170,7 @@ def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
             root = root[root]
 
 
-# ---- ruled lines ---------------------------------------------------------------------------------
+# ---- ruled lines -----------------------------------------------------------------------------
 
 
 def _without_lines(mask: Mask, ink: Ink) -> Mask:
@@ -251,7 +251,7 @@ def _shrunk(mask: Mask, count: int) -> Mask:
     return ~_stretched(~mask, (count + 1) // 2)
 
 
-# ---- choice ----------------------------------------------------------------------------------------
+# ---- choice ----------------------------------------------------------------------------------
 
 
 def _choose(parts: Components, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], float, str | None]:
