@@ -320,6 +320,8 @@ def test_body_that_is_not_json_is_no_label(client: FlaskClient) -> None:
         "labelled=maybe",
         "labelled=Yes",
         "right=1",
+        "reviewed=accepted",
+        "order=newest",
         "model_version=%00",
         "model_version=",
         f"model_version={65 * 'a'}",
@@ -332,7 +334,7 @@ def test_body_that_is_not_json_is_no_label(client: FlaskClient) -> None:
 def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
     name = query.split("=")[0]
     assert_problem(client.get(f"{PREDICTIONS}?{query}"), 400, f"^`{name}` should be ")
-    if name not in ("limit", "before"):
+    if name not in ("limit", "before", "order"):
         export = client.get(f"{PREDICTIONS}.csv?{query}", headers=OPERATOR)
         assert_problem(export, 400, f"^`{name}` should be ")
 

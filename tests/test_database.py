@@ -14,6 +14,7 @@ from webapp.engines import Target, make_engine
 from webapp.errors import QueryRejected, StartupError, StorageUnavailable
 from webapp.prediction import (
     OPERATOR,
+    REJECTED,
     VISITOR,
     Classification,
     Deletion,
@@ -81,6 +82,27 @@ def test_visitors_label_does_not_replace_the_operators(database: Database) -> No
     assert database.get(prediction.id) == labelled
     assert database.label(prediction.id, None, OPERATOR, 0)
     assert database.label(prediction.id, 7, VISITOR, 0)
+
+
+def test_visitors_label_does_not_replace_a_rejection(database: Database) -> None:
+    prediction = made()
+    insert(database, prediction)
+    assert database.label(prediction.id, None, OPERATOR, 0, REJECTED)
+    assert database.label(prediction.id, 7, VISITOR, 0) is None
+
+
+def test_labels_that_agree_are_reviewed_last_in_random_order(database: Database) -> None:
+    rows = [replace(made(), uncertain=False, confidence=0.9 + i / 100) for i in range(9)]
+    uncertain, disagreeing = replace(made(), uncertain=True), made()
+    insert(database, *rows, uncertain, disagreeing, made())
+    for row in (*rows, uncertain):
+        database.label(row.id, row.predicted_digit, VISITOR, 0)
+    database.label(disagreeing.id, (disagreeing.predicted_digit + 1) % 10, VISITOR, 0)
+    queue = [row.id for row in database.review_queue(99, Filters())]
+    assert queue[:2] == [disagreeing.id, uncertain.id]
+    ids = [row.id for row in rows]
+    assert sorted(queue[2:]) == ids
+    assert queue[2:] not in (ids, ids[::-1])
 
 
 def test_label_revision_exceeds_both_that_it_replaces(database: Database) -> None:

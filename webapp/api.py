@@ -30,9 +30,11 @@ from webapp.errors import (
 from webapp.exports import csv_chunks
 from webapp.limits import has_large_body, large_pictures, small_pictures
 from webapp.model import Model
-from webapp.parsing import parse_bool, parse_datetime, parse_integer
+from webapp.parsing import parse_bool, parse_choice, parse_datetime, parse_integer
 from webapp.prediction import (
+    ACCEPTED,
     OPERATOR,
+    REJECTED,
     VISITOR,
     Classification,
     Deletion,
@@ -56,13 +58,14 @@ from webapp.requests import (
 )
 from webapp.services import services
 from webapp.stats import summarize
+from webapp.store import Page
 from webapp.strokes import Stroke, draw_strokes
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500  # predictions in a list
 # The query parameters of each call; the others have none.
 PARAMETERS = {
     "api.create_prediction": ("store",),
-    "api.list_predictions": ("limit", "before", *FILTERS),
+    "api.list_predictions": ("limit", "before", "order", *FILTERS),
     "api.export_predictions": FILTERS,
     "api.delete_predictions": ("to", "mine"),
 }
@@ -136,14 +139,19 @@ def _insert(prediction: Prediction) -> Prediction | None:
 def list_predictions() -> Response:
     """List predictions, newest first: those that HISTORY lets the client see."""
     filters = parse_filters()
-    if not _sees_all():
-        filters = replace(filters, visitor=services().visitors.current_id() or new_id())
-    page = services().store.page(
-        limit=query_param("limit", parse_integer(1, MAX_LIMIT), f"1 to {MAX_LIMIT}")
-        or DEFAULT_LIMIT,
-        before=query_param("before", parse_cursor, "the `next` of another list"),
-        filters=filters,
-    )
+    limit = query_param("limit", parse_integer(1, MAX_LIMIT), f"1 to {MAX_LIMIT}") or DEFAULT_LIMIT
+    before = query_param("before", parse_cursor, "the `next` of another list")
+    order = query_param("order", parse_choice({"review": "review"}), "review")
+    if order or filters.reviewed is not None:
+        _require_operator()
+    if order:
+        if before:
+            raise BadRequest("`order` cannot be combined with `before`.")
+        page = Page(services().store.review_queue(limit, filters), next=None, partial=False)
+    else:
+        if not _sees_all():
+            filters = replace(filters, visitor=services().visitors.current_id() or new_id())
+        page = services().store.page(limit, before, filters)
     body = {"predictions": [_as_json(row) for row in page.predictions], "next": page.next}
     return jsonify(body | {"partial": True} if page.partial else body)
 
@@ -209,32 +217,53 @@ def get_image(id_: UUID) -> Response:
 
 @api.patch("/predictions/<uuid:id_>")
 def label_prediction(id_: UUID) -> Response:
-    """Set the true digit of a prediction, or remove it with null."""
-    # Large ones are not parsed: objects take many times the bytes of JSON.
-    body = {} if request.is_json and has_large_body() else json_object()
-    if body.keys() != {"true_digit"}:
-        raise BadRequest('The body should be {"true_digit": 0 to 9 or null}.')
-    digit = body["true_digit"]
-    if digit is not None and (isinstance(digit, bool) or digit not in range(10)):
-        raise InvalidLabel("true_digit should be a digit from 0 to 9, or null.")
-    digit = digit if digit is None else int(digit)  # 7.0 is an integer to JSON Schema
+    """Set the true digit of a prediction, or remove it with null; the operator may review it."""
+    body = _posted_label()
+    by_operator = _is_operator()
+    if "review" in body and not by_operator:
+        _require_operator()
     store = services().store
     prediction = store.get(str(id_))
-    by_operator = _is_operator()
     if not (by_operator or _is_own(prediction)):
         if "Authorization" in request.headers and not services().visitors.current_id():
             _require_operator()
         _forbid("label")
     if prediction.has_operators_label and not by_operator:
         raise Forbidden("The operator has set this label, and only the operator can change it.")
-    if digit != prediction.true_digit:
-        prediction = store.label(str(id_), digit, OPERATOR if by_operator else VISITOR)
-        metrics.count_label(prediction)
+    old = prediction.true_digit, prediction.review
+    digit = None if body.get("review") == REJECTED else body.get("true_digit", old[0])
+    # A review is of one label: it does not hold for another.
+    review = body.get("review", old[1] if digit == old[0] else None)
+    if review == ACCEPTED and digit is None:
+        raise InvalidLabel("There is no label to accept: send true_digit as well.")
+    if (digit, review) != old:
+        labelled_by = OPERATOR if by_operator else VISITOR
+        prediction = store.label(str(id_), digit, labelled_by, review)
+        if digit != old[0]:
+            metrics.count_label(prediction)
     return jsonify(_as_json(prediction))
 
 
+def _posted_label() -> dict[str, Any]:
+    """Return `true_digit`, `review` or both. Raises BadRequest, InvalidLabel."""
+    # Large ones are not parsed: objects take many times the bytes of JSON.
+    body = {} if request.is_json and has_large_body() else json_object()
+    if not body or not body.keys() <= {"true_digit", "review"}:
+        raise BadRequest(
+            'The body should be {"true_digit": 0 to 9 or null}. The operator may add "review".'
+        )
+    digit = body.get("true_digit")
+    if digit is not None:
+        if isinstance(digit, bool) or digit not in range(10):
+            raise InvalidLabel("true_digit should be a digit from 0 to 9, or null.")
+        body["true_digit"] = int(digit)  # 7.0 is an integer to JSON Schema
+    if body.get("review") not in (ACCEPTED, REJECTED, None):
+        raise InvalidLabel(f'review should be "{ACCEPTED}", "{REJECTED}" or null.')
+    return body
+
+
 def _as_json(prediction: Prediction) -> dict[str, Any]:
-    return {
+    body = {
         "id": prediction.id,
         "created_at": _as_text(prediction.created_at),
         "predicted_digit": prediction.predicted_digit,
@@ -246,6 +275,7 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
         "model_version": prediction.model_version,
         "pixels": base64.b64encode(prediction.pixels).decode(),
     }
+    return body | {"review": prediction.review} if _is_operator() else body
 
 
 def _as_text(time: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -194,9 +195,14 @@ class Database:
 
     @translate_errors()
     def label(
-        self, id_: str, digit: int | None, labelled_by: str, revision: int
+        self,
+        id_: str,
+        digit: int | None,
+        labelled_by: str,
+        revision: int,
+        review: str | None = None,
     ) -> Prediction | None:
-        """Set the label of a row; return the row, or None if there is none.
+        """Set the label of a row and its review; return the row, or None if there is none.
 
         The operator's label is only changed by the operator.
 
@@ -206,7 +212,8 @@ class Database:
         newer = sa.case((row.label_revision > revision, row.label_revision), else_=revision) + 1
         conditions = []
         if labelled_by != OPERATOR:
-            conditions = [row.labelled_by.is_distinct_from(OPERATOR) | row.true_digit.is_(None)]
+            is_released = row.true_digit.is_(None) & row.review.is_(None)
+            conditions = [row.labelled_by.is_distinct_from(OPERATOR) | is_released]
         query = (
             predictions.update()
             .where(row.id == id_, *conditions)
@@ -215,6 +222,7 @@ class Database:
                 labelled_by=labelled_by,
                 labelled_at=datetime.now(UTC),
                 label_revision=newer,
+                review=review,
             )
             .returning(predictions)
         )
@@ -245,6 +253,29 @@ class Database:
             query = query.where(row.id >= since)
         with self._reader.connect() as connection:
             rows = connection.execute(query).all()  # then others may use the connection
+        return [Prediction(**each._mapping) for each in rows]
+
+    @translate_errors()
+    def review_queue(self, limit: int, filters: Filters) -> list[Prediction]:
+        """Return labels that were not reviewed, in the order that is worth the operator's time.
+
+        Disagreements with the model come first, then uncertain predictions, then a random sample:
+        the end of an id is random.
+        """
+        row, filters = predictions.c, replace(filters, labelled=True, reviewed=False)
+        random = sa.func.substr(sa.cast(row.id, sa.Text), 20)
+        query = (
+            predictions.select()
+            .where(*_indexed_conditions(filters), *_other_conditions(filters))
+            .order_by(
+                sa.case((row.true_digit != row.predicted_digit, 0), (row.uncertain, 1), else_=2),
+                sa.case((row.uncertain, row.confidence), else_=1),
+                random,
+            )
+            .limit(limit)
+        )
+        with self._reader.connect() as connection:
+            rows = connection.execute(query).all()
         return [Prediction(**each._mapping) for each in rows]
 
     @translate_errors()
@@ -441,6 +472,8 @@ def _other_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
     if filters.right is not None:
         agree = row.true_digit == row.predicted_digit
         yield agree if filters.right else ~agree
+    if filters.reviewed is not None:
+        yield row.review.is_not(None) if filters.reviewed else row.review.is_(None)
     if filters.model_version is not None:
         yield row.model_version == filters.model_version
 

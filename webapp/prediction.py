@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 OPERATOR, VISITOR = "operator", "visitor"  # who sets labels
+ACCEPTED, REJECTED = "accepted", "rejected"  # reviews of labels
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,12 +47,12 @@ class Prediction:
     labelled_by: str | None = None  # OPERATOR or VISITOR, also of a label that was removed
     labelled_at: datetime | None = None
     label_revision: int = 0  # how often the label was set: a clock may be set back, this is not
-    review: str | None = None  # the operator's verdict on the label: "accepted" or "rejected"
+    review: str | None = None  # by the operator: ACCEPTED, or REJECTED if it is not a digit
 
     @property
     def has_operators_label(self) -> bool:
         """Whether only the operator may change the label."""
-        return self.labelled_by == OPERATOR and self.true_digit is not None
+        return self.labelled_by == OPERATOR and (self.true_digit, self.review) != (None, None)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Filters:
     digit: int | None = None
     labelled: bool | None = None
     right: bool | None = None
+    reviewed: bool | None = None
     model_version: str | None = None
     visitor: str | None = None
     since: datetime | None = None

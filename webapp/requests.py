@@ -20,7 +20,7 @@ from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Filters
 from webapp.strokes import Stroke, parse_strokes
 
-FILTERS = ("digit", "labelled", "right", "model_version", "from", "to")
+FILTERS = ("digit", "labelled", "right", "reviewed", "model_version", "from", "to")
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
 SMALL_PICTURE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
@@ -123,6 +123,7 @@ def parse_filters() -> Filters:
         digit=query_param("digit", parse_integer(0, 9), "0 to 9"),
         labelled=query_param("labelled", parse_bool, "yes or no"),
         right=query_param("right", parse_bool, "yes or no"),
+        reviewed=query_param("reviewed", parse_bool, "yes or no"),
         model_version=query_param("model_version", _model_version, "a model version"),
         since=query_param("from", parse_datetime, DATETIME),
         until=query_param("to", parse_datetime, DATETIME),

@@ -103,19 +103,21 @@ class PredictionStore:
             raise NotFound("There is no such prediction.")
         return found[0]
 
-    def label(self, id_: str, digit: int | None, labelled_by: str) -> Prediction:
+    def label(
+        self, id_: str, digit: int | None, labelled_by: str, review: str | None = None
+    ) -> Prediction:
         """Set or remove a label; return the row. Raises NotFound: a label never creates a row."""
         waiting = self._ask_outbox(self.outbox.get, id_)
         revision = waiting.label_revision if waiting else 0
         with suppress(StorageUnavailable), self._database() as database:
             if waiting and database.deleted([waiting]):
                 raise NotFound("There is no such prediction.")
-            if found := database.label(id_, digit, labelled_by, revision):
+            if found := database.label(id_, digit, labelled_by, revision, review):
                 return found
-        if found := self.outbox.label(id_, digit, labelled_by, revision):
+        if found := self.outbox.label(id_, digit, labelled_by, revision, review):
             return found
         with self._database() as database:  # it may have been flushed between the two
-            if found := database.label(id_, digit, labelled_by, revision):
+            if found := database.label(id_, digit, labelled_by, revision, review):
                 return found
         raise NotFound("There is no such prediction.")
 
@@ -146,6 +148,11 @@ class PredictionStore:
         if len(rows) > limit:
             return Page(rows[:limit], rows[limit - 1].id, partial)
         return Page(rows, start, partial)
+
+    def review_queue(self, limit: int, filters: Filters) -> list[Prediction]:
+        """Return labels that were not reviewed, without those that wait: see Database."""
+        with self._database() as database:
+            return database.review_queue(limit, filters)
 
     def iterate(self, filters: Filters) -> Iterator[Prediction]:
         """Return all predictions that match, newest first, without loading them all."""
