@@ -460,11 +460,13 @@ def test_everything_that_a_visitor_drew_is_deleted(page: Page, visit: Callable[.
     expect(page.locator("#message")).to_have_text("This browser has stored no predictions.")
 
 
-def test_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
-    def strip_prefix(route: Route) -> None:  # as a proxy does
-        headers = route.request.headers | {"x-forwarded-prefix": "/digits"}
-        route.continue_(url=route.request.url.replace("/digits", "", 1), headers=headers)
+def strip_prefix(route: Route) -> None:
+    """Forward a request as a proxy does that serves /digits/."""
+    headers = route.request.headers | {"x-forwarded-prefix": "/digits"}
+    route.continue_(url=route.request.url.replace("/digits", "", 1), headers=headers)
 
+
+def test_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
     with Server(tmp_path, None, WEB_CONCURRENCY="1", TRUSTED_PROXIES="1") as server:
         page = browser.new_page()
         page.route("**/digits/**", strip_prefix)
@@ -1253,6 +1255,150 @@ def test_two_fingers_zoom_the_page(page: Page) -> None:
     expect(pad).to_have_css("touch-action", "pinch-zoom")
     assert pad.evaluate(TOUCH_MOVE, 1)
     assert not pad.evaluate(TOUCH_MOVE, 2)
+
+
+# ---- Review of labels ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def review(page: Page, server: Server) -> Page:
+    """Return the operator's page, without a token, with two labels to review: 1 and 7."""
+    for label in (7, 1):
+        add_seven(page, label)
+    page.goto(f"{server.url}/review")
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    return page
+
+
+def sign_in(page: Page, token: str = TOKEN) -> None:
+    """Enter the operator's token."""
+    page.fill("#token", token)
+    page.keyboard.press("Enter")
+
+
+def wait_for_reviews(page: Page, *expected: tuple[int | None, str | None]) -> None:
+    """Wait until the predictions, newest first, have these labels and reviews."""
+    url = page.url.replace("/digits", "").replace("/review", "/api/predictions")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for _ in range(500):
+        rows = page.request.get(url, headers=headers).json()["predictions"]
+        found = tuple((row["true_digit"], row["review"]) for row in rows)
+        if found == expected:
+            return
+        page.wait_for_timeout(10)
+    pytest.fail(f"found {found}")
+
+
+def test_labels_are_reviewed_by_keyboard(review: Page) -> None:
+    question, progress = review.locator("#question"), review.locator("#progress")
+    sign_in(review)
+    expect(question).to_contain_text("Label 1, prediction 7 (")
+    review.keyboard.press("x")
+    expect(question).to_contain_text("Label 7, prediction 7 (")
+    review.keyboard.press("u")
+    expect(question).to_contain_text("Label 1, prediction 7 (")
+    review.keyboard.press("7")
+    review.keyboard.press("x")
+    expect(question).to_have_text("There is nothing left to review.")
+    expect(progress).to_have_text("Reviewed: 2. Random sample: 1 of 1 labels were wrong.")
+    wait_for_reviews(review, (7, "accepted"), (None, "rejected"))
+
+
+def test_label_is_reviewed_by_touch(review: Page) -> None:
+    sign_in(review)
+    review.tap('#digits [data-digit="3"]')
+    review.tap('#digits [data-digit=""]')
+    wait_for_reviews(review, (3, "accepted"), (None, "rejected"))
+    review.tap("#undo")
+    wait_for_reviews(review, (3, "accepted"), (7, None))
+
+
+def test_next_label_is_shown_before_the_decision_is_saved(review: Page) -> None:
+    sign_in(review)
+    saves = hold(review, LABELS)
+    expect(review.locator("#question")).to_contain_text("Label 1")
+    review.keyboard.press("7")
+    expect(review.locator("#question")).to_contain_text("Label 7")
+    review.keyboard.press("7")
+    expect(review.locator("#question")).to_have_text("There is nothing left to review.")
+    wait_for_reviews(review, (1, None), (7, None))
+    for _ in range(2):
+        finish(review, take(review, saves))
+    wait_for_reviews(review, (7, "accepted"), (7, "accepted"))
+
+
+def test_further_labels_follow_the_first_hundred(review: Page) -> None:
+    review.goto(review.url.replace("/review", "/"))
+    for _ in range(103):
+        add_seven(review, 7)
+    review.goto(f"{review.url}review")
+    sign_in(review)
+    for number in range(105):
+        expect(review.locator("#progress")).to_have_text(re.compile(rf"Reviewed: {number}\."))
+        expect(review.locator("#picture")).to_be_visible()
+        review.keyboard.press("7")
+    expect(review.locator("#question")).to_have_text("There is nothing left to review.")
+    wait_for_reviews(review, *100 * [(7, "accepted")])
+
+
+@pytest.mark.usefixtures("failed_requests")
+def test_failed_decision_is_shown_and_retried(review: Page) -> None:
+    sign_in(review)
+    expect(review.locator("#question")).to_contain_text("Label 1")
+    review.route(LABELS, lambda route: route.abort(), times=1)
+    review.keyboard.press("7")
+    expect(review.locator("#message")).to_have_text(f"Unsaved: 1. {UNREACHABLE}")
+    expect(review.locator("#message")).to_have_text("")
+    wait_for_reviews(review, (7, "accepted"), (7, None))
+
+
+@pytest.mark.usefixtures("failed_requests")
+def test_token_is_asked_for_until_it_is_right_and_kept_for_the_tab(
+    review: Page, visit: Callable[..., Page]
+) -> None:
+    sign_in(review, "ключ")
+    expect(review.locator("#message")).to_contain_text("Only the operator")
+    expect(review.locator("#review")).to_be_hidden()
+    sign_in(review)
+    expect(review.locator("#question")).to_contain_text("Label 1")
+    review.reload()
+    expect(review.locator("#question")).to_contain_text("Label 1")
+    expect(review.locator("#sign-in")).to_be_hidden()
+    assert review.evaluate("localStorage.length") == 0
+    other = visit()
+    other.goto(review.url)
+    expect(other.locator("#sign-in")).to_be_visible()
+
+
+def test_review_works_below_a_path_and_when_nobody_else_sees_predictions(
+    browser: Browser, tmp_path: Path
+) -> None:
+    settings = {"TRUSTED_PROXIES": "1", "HISTORY": "nobody", "OPERATOR_TOKEN": TOKEN}
+    with Server(tmp_path, None, WEB_CONCURRENCY="1", **settings) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        add_seven(page, 1)
+        page.route("**/digits/**", strip_prefix)
+        page.goto(f"{server.url}/digits/review")
+        sign_in(page)
+        expect(page.locator("#question")).to_contain_text("Label 1, prediction 7 (")
+        page.keyboard.press("7")
+        wait_for_reviews(page, (7, "accepted"))
+        page.close()
+
+
+def test_review_is_accessible_and_fits_a_small_phone(review: Page) -> None:
+    review.set_viewport_size({"width": 320, "height": 640})
+    assert Axe().run(review).response["violations"] == []
+    sign_in(review)
+    expect(review.locator("#picture")).to_be_visible()
+    for dark in (False, True):
+        review.emulate_media(color_scheme="dark" if dark else "light")
+        assert Axe().run(review).response["violations"] == []
+    assert review.evaluate("document.documentElement.scrollWidth") <= 320
+    box = box_of(review, "#digits")
+    assert box["y"] + box["height"] <= 640
 
 
 # ---- Layout and accessibility ----------------------------------------------------------------

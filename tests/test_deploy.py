@@ -77,8 +77,9 @@ def test_probes_request_routes_that_exist(app: Flask) -> None:
 def test_ingress_forwards_no_internal_routes(app: Flask) -> None:
     (rule,) = find("Ingress")["spec"]["rules"]
     paths = {each["path"]: each["pathType"] for each in rule["http"]["paths"]}
-    assert paths == {"/": "Exact", "/healthz": "Exact", "/api": "Prefix", "/static": "Prefix"}
-    forwarded = re.compile(r"/|/healthz|/(api|static)/.*")
+    assert {path for path, kind in paths.items() if kind == "Exact"} == {"/", "/review", "/healthz"}
+    assert {path for path, kind in paths.items() if kind == "Prefix"} == {"/api", "/static"}
+    forwarded = re.compile(r"/|/review|/healthz|/(api|static)/.*")
     others = {each.rule for each in app.url_map.iter_rules() if not forwarded.fullmatch(each.rule)}
     assert others == {"/metrics", "/readyz"}
 

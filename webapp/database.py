@@ -268,7 +268,7 @@ class Database:
             predictions.select()
             .where(*_indexed_conditions(filters), *_other_conditions(filters))
             .order_by(
-                sa.case((row.true_digit != row.predicted_digit, 0), (row.uncertain, 1), else_=2),
+                row.true_digit == row.predicted_digit,
                 sa.case((row.uncertain, row.confidence), else_=1),
                 random,
             )

@@ -38,3 +38,9 @@ def index() -> str:
     return render_template(
         "index.html", history=settings.history, retention_days=settings.retention_days
     )
+
+
+@pages.get("/review")
+def review() -> str:
+    """Return the operator's page. The API asks for the token."""
+    return render_template("review.html")

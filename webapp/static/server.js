@@ -34,6 +34,16 @@ export async function listPredictions(query) {
   return request(`${PREDICTIONS}?${new URLSearchParams(query)}`);
 }
 
+// Returns a page of labels to review, in the order in which to review them.
+export async function listForReview(limit, token) {
+  return request(`${PREDICTIONS}?order=review&limit=${limit}`, { headers: authorization(token) });
+}
+
+// Sets the label of a prediction and its review: { true_digit, review }.
+export async function reviewLabel(id, label, token) {
+  return send("PATCH", `${PREDICTIONS}/${id}`, label, authorization(token));
+}
+
 export async function getStats() {
   return request(`${API}stats`);
 }
@@ -41,6 +51,11 @@ export async function getStats() {
 // Returns the model card.
 export async function getModel() {
   return request(`${API}model`);
+}
+
+function authorization(token) {
+  // A header consists of bytes, one for each character of the string.
+  return { Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}` };
 }
 
 function send(method, url, body, headers) {
@@ -66,6 +81,7 @@ async function request(url, options) {
   }
   if (response.ok && (body || response.status === 204)) return body;
   const error = new Error(body?.detail ?? "The server sent an unexpected response.");
+  error.status = response.status;
   error.retryAfter = Number(response.headers.get("Retry-After")); // In seconds; 0 without the header.
   throw error;
 }

@@ -1,0 +1,170 @@
+// The operator's page: shows one label after another, and sends the decisions in the background.
+
+import { drawPixels, percent } from "./result.js";
+import * as server from "./server.js";
+
+const TOKEN_KEY = "operator-token"; // In sessionStorage, which the browser deletes with the tab.
+const FETCH_SIZE = 100;
+const FETCH_BELOW = 40; // Predictions that are left to review.
+const RETRY_INTERVAL_MS = 2_000;
+const PERMANENT_ERRORS = [400, 403, 404, 422]; // For example because the prediction was deleted.
+
+const element = (id) => document.getElementById(id);
+const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+let token = sessionStorage.getItem(TOKEN_KEY);
+let queue = []; // The predictions to review. The first one is shown.
+let isComplete = false; // There are no further predictions on the server.
+const knownIds = new Set(); // Of all predictions that were ever in the queue.
+const decisions = []; // What was decided in this tab, for undo: { prediction, label }.
+const unsaved = []; // What the server has not confirmed yet, oldest first: { id, label }.
+let isFetching = false;
+let isSaving = false;
+
+// ---- Server ----------------------------------------------------------------------------------
+
+async function fetchQueue() {
+  if (isFetching || isComplete || !token || queue.length >= FETCH_BELOW) return;
+  isFetching = true;
+  try {
+    const { predictions } = await server.listForReview(FETCH_SIZE, token);
+    isComplete = predictions.length < FETCH_SIZE;
+    for (const prediction of predictions) {
+      if (!knownIds.has(prediction.id)) queue.push(prediction);
+      knownIds.add(prediction.id);
+    }
+    if (!unsaved.length) showMessage("");
+  } catch (error) {
+    await waitAfter(error);
+    setTimeout(fetchQueue); // Not before isFetching is false.
+  }
+  isFetching = false;
+  render();
+}
+
+// Sends the decisions one after another, so that undo comes after what it undoes.
+async function saveDecisions() {
+  if (isSaving) return;
+  isSaving = true;
+  while (unsaved.length && token) {
+    try {
+      await server.reviewLabel(unsaved[0].id, unsaved[0].label, token);
+      unsaved.shift();
+      if (!unsaved.length) showMessage("");
+    } catch (error) {
+      if (PERMANENT_ERRORS.includes(error.status)) {
+        unsaved.shift();
+        showMessage(`Not saved: ${error.message}`);
+      } else await waitAfter(error);
+    }
+  }
+  isSaving = false;
+  fetchQueue(); // Its answer no longer contains what is saved now.
+}
+
+// Shows an error. Asks for the token again, or returns when it is time to retry.
+async function waitAfter(error) {
+  showMessage(unsaved.length ? `Unsaved: ${unsaved.length}. ${error.message}` : error.message);
+  if (error.status === 401) signOut();
+  else await delay(1000 * error.retryAfter || RETRY_INTERVAL_MS);
+}
+
+// ---- Decisions -------------------------------------------------------------------------------
+
+// Confirms or corrects the label of the prediction on display. Null: it is not a digit.
+function decide(digit) {
+  if (!queue.length) return;
+  const prediction = queue.shift();
+  const label = { true_digit: digit, review: digit === null ? "rejected" : "accepted" };
+  decisions.push({ prediction, label });
+  send(prediction.id, label);
+}
+
+function undo() {
+  const { prediction } = decisions.pop() ?? {};
+  if (!prediction) return;
+  queue.unshift(prediction);
+  send(prediction.id, { true_digit: prediction.true_digit, review: null });
+}
+
+function send(id, label) {
+  unsaved.push({ id, label });
+  saveDecisions();
+  fetchQueue();
+  render();
+}
+
+// ---- Display ---------------------------------------------------------------------------------
+
+function showMessage(text) {
+  element("message").textContent = text;
+}
+
+function render() {
+  element("sign-in").hidden = Boolean(token);
+  element("review").hidden = !token;
+  element("undo").disabled = !decisions.length;
+  const [prediction] = queue;
+  for (const button of element("digits").children) {
+    button.disabled = !prediction;
+    button.setAttribute("aria-pressed", button.dataset.digit === String(prediction?.true_digit));
+  }
+  element("picture").hidden = !prediction;
+  if (prediction) {
+    const { pixels, true_digit: label, predicted_digit: digit, confidence } = prediction;
+    drawPixels(element("picture"), pixels);
+    element("question").textContent = `Label ${label}, prediction ${digit} (${percent(confidence)})`;
+  } else {
+    element("question").textContent = isComplete ? "There is nothing left to review." : "Loading…";
+  }
+  element("progress").textContent = describeProgress();
+}
+
+// Estimates the error of labels by those that no disagreement or doubt had put in front.
+function describeProgress() {
+  const sample = decisions.filter(
+    ({ prediction }) => prediction.true_digit === prediction.predicted_digit && !prediction.uncertain,
+  );
+  const wrong = sample.filter(({ prediction, label }) => label.true_digit !== prediction.true_digit);
+  const estimate = `Random sample: ${wrong.length} of ${sample.length} labels were wrong.`;
+  return `Reviewed: ${decisions.length}. ${sample.length ? estimate : ""}`.trim();
+}
+
+// ---- Events ----------------------------------------------------------------------------------
+
+function signIn(event) {
+  event.preventDefault();
+  token = element("token").value;
+  sessionStorage.setItem(TOKEN_KEY, token);
+  element("token").value = "";
+  showMessage("");
+  render();
+  saveDecisions();
+}
+
+function signOut() {
+  token = null;
+  sessionStorage.removeItem(TOKEN_KEY);
+  render();
+  element("token").focus();
+}
+
+element("sign-in").addEventListener("submit", signIn);
+element("digits").addEventListener("click", (event) => {
+  const digit = event.target.closest("button")?.dataset.digit;
+  if (digit !== undefined) decide(digit === "" ? null : Number(digit));
+});
+element("undo").addEventListener("click", undo);
+document.addEventListener("keydown", (event) => {
+  const { key, repeat, ctrlKey, metaKey, altKey, target } = event;
+  if (!token || repeat || ctrlKey || metaKey || altKey || target.tagName === "INPUT") return;
+  if (/^\d$/.test(key)) decide(Number(key));
+  else if (key.toLowerCase() === "x") decide(null);
+  else if (key.toLowerCase() === "u") undo();
+});
+addEventListener("beforeunload", (event) => {
+  if (unsaved.length) event.preventDefault(); // The browser asks whether to leave the page.
+});
+
+render();
+fetchQueue();
