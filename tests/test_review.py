@@ -1,15 +1,22 @@
 """The operator's review of labels: access, order, and what becomes of the labels."""
 
+import base64
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.test_api import OPERATOR, PREDICTIONS, assert_problem, post, stored_id
 from tests.test_database import made
+from webapp.app import create_app
+from webapp.exports import OUTLIER
 from webapp.services import services
+from webapp.settings import Settings
 from webapp.store import PredictionStore
 
 QUEUE = f"{PREDICTIONS}?order=review"
@@ -127,7 +134,9 @@ def store(app: Flask) -> PredictionStore:
     return services(app).store
 
 
-def add(store: PredictionStore, confidence: float, uncertain: bool, label: int | None) -> str:
+def add(
+    store: PredictionStore, confidence: float, uncertain: bool = False, label: int | None = None
+) -> str:
     """Store the prediction of a 7 with a label; return its id."""
     row = made()
     store.insert(
@@ -164,3 +173,74 @@ def test_disagreements_come_first_then_the_least_confident(
 def test_order_has_no_next_page(operator: FlaskClient, url: str) -> None:
     id_ = url.rpartition("/")[2]
     assert_problem(operator.get(f"{QUEUE}&before={id_}"), 400, "`order`")
+
+
+# ---- command line ---------------------------------------------------------------------------
+
+
+def export(app: Flask, tmp_path: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    """Return what the export of a data set prints, and the data set."""
+    file = tmp_path / "labels.npz"
+    command = ["predictions", "export", "--labelled", *options, str(file)]
+    result = app.test_cli_runner().invoke(args=command)
+    with np.load(file) as arrays:
+        return result.output.replace(str(file), "FILE"), dict(arrays)
+
+
+def test_data_set_has_the_reviewed_labels(
+    app: Flask, client: FlaskClient, operator: FlaskClient, url: str, tmp_path: Path
+) -> None:
+    operator.patch(url, json={"review": "accepted"})
+    rejected = f"{PREDICTIONS}/{stored_id(client)}"
+    operator.patch(rejected, json={"review": "rejected"})
+    client.patch(f"{PREDICTIONS}/{stored_id(client)}", json={"true_digit": 7})
+    printed, arrays = export(app, tmp_path)
+    assert printed == "1 digits and 1 outliers in FILE\n"
+    assert [f"{PREDICTIONS}/{id_}" for id_ in arrays["ids"]] == [rejected, url]
+    pixels = base64.b64decode(operator.get(url).json["pixels"])
+    assert arrays["images"].shape == (2, 28, 28)
+    assert (arrays["images"].dtype, arrays["images"][1].tobytes()) == (np.uint8, pixels)
+    assert (arrays["labels"].dtype, arrays["labels"].tolist()) == (np.int64, [OUTLIER, 1])
+    assert arrays["labelled_by"].tolist() == ["operator", "operator"]
+    assert arrays["review"].tolist() == ["rejected", "accepted"]
+    age = np.datetime64(datetime.now(UTC).replace(tzinfo=None)) - arrays["labelled_at"]
+    assert (age < np.timedelta64(10, "m")).all()
+
+
+def test_writers_have_stable_pseudonyms_that_need_the_key(
+    app: Flask, operator: FlaskClient, settings: Settings, tmp_path: Path
+) -> None:
+    for visitor in (app.test_client(), app.test_client()):
+        for _ in range(2):
+            url = f"{PREDICTIONS}/{stored_id(visitor)}"
+            operator.patch(url, json={"true_digit": 7, "review": "accepted"})
+    writers = export(app, tmp_path)[1]["writer"]
+    assert writers.dtype == np.int64
+    assert writers[0] == writers[1] != writers[2] == writers[3]
+    assert (export(app, tmp_path)[1]["writer"] == writers).all()
+    other = create_app(replace(settings, secret_key="another"))
+    assert not {*export(other, tmp_path)[1]["writer"]} & {*writers}
+
+
+def test_unreviewed_labels_that_a_sure_model_contradicts_are_left_out(
+    app: Flask, operator: FlaskClient, store: PredictionStore, tmp_path: Path
+) -> None:
+    add(store, 0.99, label=1)
+    kept = [add(store, 0.6, label=1), add(store, 0.99, label=7), add(store, 0.99, label=1)]
+    operator.patch(f"{PREDICTIONS}/{kept[2]}", json={"review": "accepted"})
+    printed, arrays = export(app, tmp_path, "--unreviewed")
+    assert sorted(arrays["ids"]) == sorted(kept)
+    assert "3 digits and 0 outliers" in printed
+    assert "1 labels left out" in printed
+
+
+def test_labels_that_agree_are_accepted_in_a_batch(
+    app: Flask, operator: FlaskClient, store: PredictionStore
+) -> None:
+    agreeing, disagreeing = add(store, 0.9, label=7), add(store, 0.9, label=1)
+    command = ["predictions", "review", "--accept-agreeing"]
+    for printed in ("1 accepted\n", "0 accepted\n"):
+        assert app.test_cli_runner().invoke(args=command).output == printed
+    assert store.get(agreeing).review == "accepted"
+    assert store.get(agreeing).labelled_by == "operator"
+    assert store.get(disagreeing).review is None

@@ -56,6 +56,13 @@ class Visitors:
         )
 
 
+def pseudonym(settings: Settings, visitor: str) -> int:
+    """Return a number for a visitor, from which nobody without SECRET_KEY can tell the id."""
+    key = read_secret_key(settings).encode()
+    digest = hmac.new(key, f"writer {visitor}".encode(), hashlib.sha256).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # to fit an int64
+
+
 def new_id() -> str:
     """Return a new random visitor id."""
     return secrets.token_urlsafe(16)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,11 +15,12 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from webapp.auth import pseudonym
 from webapp.database import Database
 from webapp.errors import Problem, QueryRejected, StartupError, StorageUnavailable
-from webapp.exports import csv_chunks, save_data_set
+from webapp.exports import csv_chunks, is_contradicted, save_data_set
 from webapp.files import replacing
-from webapp.prediction import Deletion, Filters, first_id
+from webapp.prediction import ACCEPTED, OPERATOR, Deletion, Filters, first_id
 from webapp.services import OUTBOX_PAGES, services
 from webapp.startup import unusable
 from webapp.stats import summarize
@@ -60,19 +62,35 @@ def _store() -> PredictionStore:
 @predictions.command()
 @FILE
 @click.option("--labelled", is_flag=True, help="Only labelled predictions.")
-def export(file: Path, labelled: bool) -> None:
-    """Write a table (FILE.csv), or a data set for training (--labelled FILE.npz)."""
-    filters = Filters(labelled=labelled or None)
+@click.option("--unreviewed", is_flag=True, help="FILE.npz: also labels without a review.")
+def export(file: Path, labelled: bool, unreviewed: bool) -> None:
+    """Write a table (FILE.csv), or a data set for training (--labelled FILE.npz).
+
+    A data set has the labels that the operator has reviewed. --unreviewed adds the others, except
+    those that contradict a confident model.
+    """
+    if unreviewed and file.suffix != ".npz":
+        raise click.UsageError("--unreviewed is for data sets.")
     if file.suffix == ".npz":
         if not labelled:
             raise click.UsageError("A data set needs labels: add --labelled.")
-        with replacing(file) as draft:
-            count = save_data_set(draft, _store().iterate(filters))
-        click.echo(f"{count} labelled digits in {file}")
+        _write_data_set(file, unreviewed)
     elif file.suffix == ".csv":
-        _write_csv(file, csv_chunks(_store().iterate(filters)))
+        _write_csv(file, csv_chunks(_store().iterate(Filters(labelled=labelled or None))))
     else:
         raise click.UsageError("FILE should end in .csv or .npz.")
+
+
+@predictions.command()
+@click.option("--accept-agreeing", is_flag=True, help="Accept labels that equal the prediction.")
+def review(accept_agreeing: bool) -> None:
+    """Review many labels at once."""
+    if not accept_agreeing:
+        raise click.UsageError("Say which labels to review: --accept-agreeing.")
+    store = _store()
+    agreeing = store.iterate(Filters(labelled=True, right=True, reviewed=False))
+    accepted = [store.label(row.id, row.true_digit, OPERATOR, ACCEPTED) for row in agreeing]
+    click.echo(f"{len(accepted)} accepted")
 
 
 @predictions.command()
@@ -163,3 +181,18 @@ def _write_csv(file: Path, chunks: Iterable[str]) -> None:
     with replacing(file) as draft, draft.open("w", newline="") as table:
         table.writelines(chunks)
     click.echo(f"written to {file}")
+
+
+def _write_data_set(file: Path, unreviewed: bool) -> None:
+    store, settings = _store(), services().settings
+    rows, left_out = [*store.iterate(Filters(reviewed=True))], 0
+    if unreviewed:
+        others = [*store.iterate(Filters(labelled=True, reviewed=False))]
+        kept = [row for row in others if not is_contradicted(row)]
+        rows, left_out = rows + kept, len(others) - len(kept)
+    with replacing(file) as draft:
+        save_data_set(draft, rows, partial(pseudonym, settings))
+    digits = sum(row.true_digit is not None for row in rows)
+    click.echo(f"{digits} digits and {len(rows) - digits} outliers in {file}")
+    if unreviewed:
+        click.echo(f"{left_out} labels left out, because the model was sure of another digit")

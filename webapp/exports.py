@@ -2,15 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from webapp.prediction import Prediction
+from webapp.prediction import OPERATOR, Prediction
 from webapp.preprocess import IMAGE_PX
 
 CHUNK_SIZE = 64 * 1024  # characters
+OUTLIER = -1  # the label of a picture that does not show a digit, as in training
+CONTRADICTION = 0.95  # confidence in another digit, above which a visitor's label is left out
 COLUMNS = (
     "id",
     "created_at",
@@ -40,18 +42,36 @@ def csv_chunks(predictions: Iterable[Prediction]) -> Iterator[str]:
     yield text.getvalue()
 
 
-def save_data_set(path: Path, predictions: Iterable[Prediction]) -> int:
-    """Write the labelled predictions as a NumPy archive; return how many there are.
+def is_contradicted(prediction: Prediction) -> bool:
+    """Return whether a visitor's label is probably wrong: the model was sure of another digit."""
+    return (
+        prediction.labelled_by != OPERATOR
+        and prediction.true_digit != prediction.predicted_digit
+        and prediction.confidence >= CONTRADICTION
+    )
 
-    images: uint8 [n, 28, 28], ink 255 on 0; labels: int64 [n]; labelled_by and ids: strings [n].
+
+def save_data_set(
+    path: Path, predictions: Sequence[Prediction], pseudonym: Callable[[str], int]
+) -> None:
+    """Write labelled and rejected predictions as a NumPy archive.
+
+    images: uint8 [n, 28, 28], ink 255 on 0; labels: int64 [n], OUTLIER for rejected ones; writer:
+    int64 [n], the pseudonym of the visitor; labelled_at: datetime64 [n], in UTC; ids, labelled_by,
+    review (empty without one): strings [n].
     """
-    labelled = [each for each in predictions if each.true_digit is not None]
-    pixels = b"".join(each.pixels for each in labelled)
+    rows = predictions
+    labels = [OUTLIER if row.true_digit is None else row.true_digit for row in rows]
+    times = [row.labelled_at and row.labelled_at.replace(tzinfo=None) for row in rows]
     np.savez_compressed(
         path,
-        images=np.frombuffer(pixels, np.uint8).reshape(-1, IMAGE_PX, IMAGE_PX),
-        labels=np.array([each.true_digit for each in labelled], np.int64),
-        labelled_by=np.array([each.labelled_by or "" for each in labelled], str),
-        ids=np.array([each.id for each in labelled], str),
+        images=np.frombuffer(b"".join(row.pixels for row in rows), np.uint8).reshape(
+            -1, IMAGE_PX, IMAGE_PX
+        ),
+        labels=np.array(labels, np.int64),
+        ids=np.array([row.id for row in rows], str),
+        labelled_by=np.array([row.labelled_by or "" for row in rows], str),
+        writer=np.array([pseudonym(row.visitor) for row in rows], np.int64),
+        review=np.array([row.review or "" for row in rows], str),
+        labelled_at=np.array(times, "datetime64[ms]"),
     )
-    return len(labelled)
