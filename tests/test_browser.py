@@ -1377,14 +1377,17 @@ def test_review_works_below_a_path_and_when_nobody_else_sees_predictions(
     settings = {"TRUSTED_PROXIES": "1", "HISTORY": "nobody", "OPERATOR_TOKEN": TOKEN}
     with Server(tmp_path, None, WEB_CONCURRENCY="1", **settings) as server:
         page = browser.new_page()
-        page.goto(server.url)
+        page.goto(server.url, wait_until="networkidle")
         add_seven(page, 1)
         page.route("**/digits/**", strip_prefix)
+        paths: list[str] = []
+        page.on("request", lambda request: paths.append(request.url.removeprefix(server.url)))
         page.goto(f"{server.url}/digits/review")
         sign_in(page)
         expect(page.locator("#question")).to_contain_text("Label 1, prediction 7 (")
         page.keyboard.press("7")
         wait_for_reviews(page, (7, "accepted"))
+        assert all(path.startswith("/digits/") for path in paths)
         page.close()
 
 

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from train.data import load
 from train.fit import choose_device, fit
+from train.labelled import FINE_TUNING, add_labelled, load_published
 from train.report import write_run
 from train.settings import Settings
 from train.sources import SOURCES
@@ -23,6 +24,12 @@ def main() -> None:
     options, settings = _parse()
     with loading():
         splits = load(options.data, options.drawings, settings, options.without)
+        network, version = None, None
+        if options.labelled:
+            splits = add_labelled(splits, options.labelled)
+        if _is_fine_tuning(options):
+            network, version = load_published(options.published)
+            settings = replace(settings, width=network.width)
 
     print(f"train  {len(splits.train):,}")
     for split, parts in (("val", splits.val), ("test", splits.test), ("ood", splits.ood)):
@@ -30,8 +37,8 @@ def main() -> None:
     print(f"device {options.device}", flush=True)
 
     folder = options.runs / time.strftime("%Y%m%d-%H%M%S")
-    model = fit(splits.train, splits.val, settings, options.device)
-    metrics = write_run(folder, model, splits, settings)
+    model = fit(splits.train, splits.val, settings, options.device, network)
+    metrics = write_run(folder, model, splits, settings, version)
     print("test accuracy")
     for name, part in metrics["test"].items():
         print(f"  {name:26} {part['accuracy']:.2%} of {part['digits']:,}")
@@ -56,13 +63,24 @@ def loading() -> Iterator[None]:
 def _parse() -> tuple[argparse.Namespace, Settings]:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     add_data_options(parser)
+    parser.add_argument("--labelled", type=Path, help="file of labels: see docs/learning.md")
+    parser.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="train a new network on the labels and all other data instead of the published one",
+    )
+    parser.add_argument(
+        "--published",
+        type=Path,
+        default=Path("artifacts/digits.onnx"),
+        help="model that --labelled fine-tunes (default: artifacts/digits.onnx)",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all runs")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the fastest one available)")
     for setting in fields(Settings):
         parser.add_argument(
             f"--{setting.name.replace('_', '-')}",
             type=type(setting.default),
-            default=setting.default,
             metavar="X",
             help=f"default: {setting.default}",
         )
@@ -70,9 +88,16 @@ def _parse() -> tuple[argparse.Namespace, Settings]:
     try:
         options.device = choose_device(options.device)
         values = {field.name: getattr(options, field.name) for field in fields(Settings)}
-        return options, Settings(**values)
+        defaults = FINE_TUNING if _is_fine_tuning(options) else Settings()
+        return options, replace(
+            defaults, **{name: value for name, value in values.items() if value is not None}
+        )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _is_fine_tuning(options: argparse.Namespace) -> bool:
+    return bool(options.labelled and not options.from_scratch)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

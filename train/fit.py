@@ -59,15 +59,21 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def fit(
-    train: TrainingSet, val: dict[str, Digits], settings: Settings, device: torch.device
+    train: TrainingSet,
+    val: dict[str, Digits],
+    settings: Settings,
+    device: torch.device,
+    network: Network | None = None,
 ) -> TrainedModel:
     """Train a network, then calibrate its confidence on the validation sets.
+
+    network: is trained further; by default, a new one is trained.
 
     The last epoch is kept: by then the learning rate has decayed to almost nothing, and choosing
     the best of several noisy validation scores would favor luck.
     """
     torch.manual_seed(settings.seed)
-    network = Network(settings.width).to(device)
+    network = (network or Network(settings.width)).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), weight_decay=settings.weight_decay, fused=True

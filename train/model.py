@@ -10,6 +10,7 @@ class Network(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.width = width
         self.layers = nn.Sequential(
             # Batch normalization after pooling works on a quarter of the values.
             nn.Conv2d(1, width, KERNEL_SIZE, bias=False),  # [n, width, 24, 24]

@@ -18,14 +18,22 @@ PARITY_INPUTS = 1_000  # images in the checkpoint, on which export compares the 
 
 
 def write_run(
-    folder: Path, model: TrainedModel, splits: Splits, settings: Settings
+    folder: Path,
+    model: TrainedModel,
+    splits: Splits,
+    settings: Settings,
+    fine_tuned_from: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate the model on the test data; write its files; return the metrics."""
+    """Evaluate the model on the test data; write its files; return the metrics.
+
+    fine_tuned_from: the version of the model whose weights the training started with.
+    """
     threshold = model.confidence_threshold
     predictions = {name: predict(model, digits) for name, digits in splits.test.items()}
     metrics: dict[str, Any] = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": asdict(settings),
+        "fine_tuned_from": fine_tuned_from,
         "data": {
             "train": len(splits.train),
             "val": {name: len(digits) for name, digits in splits.val.items()},
