@@ -38,10 +38,13 @@ def export_run(run: Path, folder: Path, force: bool) -> None:
     report = as_markdown(comparison)
     (run / "comparison.md").write_text(report)
     print(report)
+    # The last line is the result, for whoever runs this on a schedule.
     if comparison["objections"] and not force:
+        print(f"Not published: {', '.join(comparison['objections'])}.")
         sys.exit(NOT_PUBLISHED)
     publish(graph, card | {"comparison": comparison}, run, folder)
-    print(f"Exported {run} to {folder / GRAPH}, version {card['version']}")
+    better = [part["part"] for part in comparison["parts"] if part["result"] == "better"]
+    print(f"Published version {card['version']}. Better: {', '.join(better) or 'no part'}.")
 
 
 def compare_with_published(
