@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from train.__main__ import add_data_options, loading
 from train.data import TEST_WRITERS, VAL_WRITERS, by_writers, default_drawings_file
-from train.drawings import Drawing, read_drawings
+from train.sources import Drawing, read_drawings
 from webapp.app import create_app
 from webapp.model import Model
 from webapp.preprocess import prepare

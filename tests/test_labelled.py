@@ -11,7 +11,7 @@ import torch
 
 from export.graph import predict
 from tests.conftest import ROOT
-from train.data import OUTLIER, Digits, Splits, TrainingSet
+from train.data import Digits, Splits, TrainingSet
 from train.fit import choose_device, fit, predict_logits
 from train.labelled import (
     MAX_PER_WRITER_AND_DAY,

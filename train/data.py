@@ -32,7 +32,7 @@ from train.outliers import make_test_outliers, make_train_outliers
 from train.pictures import make_train_pictures
 from train.settings import Settings
 from train.sources import OUTLIER, Drawing, is_unfinished_four, read_drawings
-from train.styles import draw_shape
+from train.styles import draw_shapes
 
 VAL_SIZE = 5_000  # of MNIST
 VAL_WRITERS = frozenset(
@@ -183,10 +183,7 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         for drawing in drawings
         for _ in range(settings.augmentations_per_drawing * COPIES[drawing.writer.split()[0]])
     ]
-    shapes = [
-        Drawing(digit, "", draw_shape(digit, rng))
-        for digit in rng.integers(10, size=settings.shapes_per_epoch).tolist()
-    ]
+    shapes = draw_shapes(settings.shapes_per_epoch, rng)
     digits = draw_digits(
         copies + shapes, ["white-on-black"], TRAIN_CANVAS_PX, seed, settings.warp_amplitude
     )

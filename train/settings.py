@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Settings:
     """Hyperparameters, stored in the run's checkpoint and in the model card."""
 
-    epochs: int = 14
+    epochs: int = 10
     batch_size: int = 256
     learning_rate: float = 6e-3
     weight_decay: float = 0.02
@@ -18,7 +18,7 @@ class Settings:
     augmentations_per_drawing: int = 3  # per epoch
     shapes_per_epoch: int = 8_000  # drawn from the shapes in train/styles.py
     warp_amplitude: float = 0.03  # of pen strokes, relative to the drawing's size
-    pictures_per_epoch: int = 1_000  # of digits on paper and on screens
+    pictures_per_epoch: int = 600  # of digits on paper and on screens
     outliers_per_epoch: int = 8_000
     seed: int = 0
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from train.sources import Points
+from train.sources import Drawing, Points
 
 Rng = np.random.Generator
 Shape = Callable[[Rng], list[Points]]  # in a box about 1 high, y down
@@ -99,9 +99,9 @@ def _one(rng: Rng) -> list[Points]:
 def _upstroke(rng: Rng, x: float) -> Points:
     """Return a line up to (x, 0), 10 to 85 % as high as the stem, straight or bent."""
     height = rng.uniform(0.1, 0.85)
-    angle = math.radians(rng.uniform(18, 62 if height > 0.3 else 75))  # from the vertical
+    angle = math.radians(rng.uniform(18, 50 if height > 0.3 else 60))  # from the vertical
     start = (x - height * math.tan(angle) * rng.uniform(0.7, 1), height)
-    bend = rng.normal(0.03, 0.05)
+    bend = rng.normal(0.02, 0.03)
     return curve(rng, start, ((start[0] + x) / 2 + bend, height / 2 + bend), (x, 0))
 
 
@@ -422,6 +422,15 @@ SHAPES: tuple[tuple[Shape, ...], ...] = (
     (_eight, _eight, _two_rings),
     (_nine, _nine, _open_nine),
 )  # by digit; a shape that is named twice is drawn twice as often
+
+
+DIGIT_SHARES = np.array((1, 2.5, 1, 1, 1, 1, 1, 1.5, 1, 1)) / 12  # 1 and 7 are hard to tell apart
+
+
+def draw_shapes(count: int, rng: Rng) -> list[Drawing]:
+    """Return digits in their shapes, chosen at random."""
+    digits = rng.choice(10, size=count, p=DIGIT_SHARES).tolist()
+    return [Drawing(digit, "", draw_shape(digit, rng)) for digit in digits]
 
 
 def draw_shape(digit: int, rng: Rng) -> list[Points]:
