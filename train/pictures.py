@@ -512,7 +512,7 @@ def make_picture(
     clutter = [kinds.clutter[i] for i in rng.permutation(len(kinds.clutter))]
     amount = int(rng.choice([0, 0, 1, 1, 2]))
     sheets = [step for step in clutter[:amount] if step in (window, sheet_on_desk)]
-    for step in sheets[:1]:
+    for step in sheets[: spoiler is not neighbours]:
         step(page, rng)
     _write_digit(page, rng)
     outcome = spoiler(page, rng) or READABLE

@@ -106,25 +106,30 @@ def _ink_on_flat(grey: Grey) -> Ink | None:
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
+    pixels = grey.size
     grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     light, dark = np.maximum(grey, level) - level, level - np.minimum(grey, level)
     ink, rest = (light, dark) if light.sum() > dark.sum() else (dark, light)
-    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST or _has_panel(ink):
+    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST or _has_panel(ink, pixels):
         return None
     return np.asarray(ink, np.float32)
 
 
-def _has_panel(ink: NDArray[np.uint8]) -> bool:
-    """Return whether much of the ink is an area of one level, on which something is drawn."""
+def _has_panel(ink: NDArray[np.uint8], pixels: int) -> bool:
+    """Return whether the ink has an area or a frame on which something is drawn.
+
+    pixels: the number of pixels of the image.
+    """
     counts = np.bincount(ink.ravel(), minlength=256)
     counts[0] = 0
     level = int(counts.argmax())
-    height, width = ink.shape
+    if counts[level] > 0.5 * pixels and ink.size > SMALL_PX**2:
+        return True
     is_fainter = level + MIN_CONTRAST <= np.flatnonzero(counts)[-1]
-    return bool(
-        (is_fainter and 2 * counts[level] > counts.sum())
-        or (counts[level] > 0.85 * ink.size and 2 * width > height)
-    )
+    if is_fainter and 2 * counts[level] > counts.sum():
+        return True
+    height, width = ink.shape
+    return bool(2 * width > height and np.mean(_edge(ink) >= MIN_CONTRAST) > 0.9)
 
 
 def _ink_of_crop(grey: Grey) -> Ink:

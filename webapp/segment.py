@@ -7,6 +7,7 @@
    and what continues beyond the picture.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image, ImageFilter
 WORK_PX = 320  # longer edge of the copy that is segmented
 WINDOWS = ((10, 13), (5, 9))  # of the median: pixels per coarse pixel, coarse pixels
 THRESHOLDS = (0.3, 0.6)  # of the strongest ink
-CLEAR = 10  # separation of ink and paper above which no other threshold is tried
+CLEAR = 15  # separation of ink and paper above which no other threshold is tried
 MIN_INK = 8  # levels between ink and background
 NOISE_FACTOR = 4.5  # standard deviations
 LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
@@ -46,6 +47,7 @@ class Components(NamedTuple):
     area: NDArray[Any]
     mass: NDArray[Any]  # sum of the ink
     border: NDArray[Any]  # pixels at the picture's edge
+    outline: NDArray[Any]  # pixels beside which is no ink
 
     @property
     def width(self) -> NDArray[Any]:
@@ -60,35 +62,60 @@ def find_digit(image: Image.Image) -> Found | None:
     """Return the digit in an RGB picture, or None if nothing can be seen in it."""
     work = _work_copy(image)
     noise = NOISE_FACTOR * _noise(np.asarray(work, np.float32))
-    best: tuple[float, Found] | None = None
+    tried: list[tuple[float, Found]] = []
     for window in WINDOWS:
         contrast = _contrast(work, *window)
-        for share in THRESHOLDS:
-            found = _find(np.asarray(work), contrast, share, noise)
-            if found and (best is None or found[0] > best[0]):
-                best = found
-            if found and found[2]:
-                return found[1]
-    return best and best[1]
+        ink = np.abs(contrast).max(axis=2)
+        strong = float(np.quantile(ink, 0.997))
+        for mask, foreign in _masks(contrast, ink, max(MIN_INK, noise), strong):
+            if not mask.any():
+                continue
+            parts = components(mask, ink)
+            group, score, doubt = _choose(parts, ink.shape)
+            separation, digit = _extract(np.asarray(work), contrast, parts, group, foreign)
+            tried.append((score * separation / (separation + 3), Found(digit, doubt)))
+            if separation > CLEAR and doubt != "unclear_picture":
+                return _best(tried)
+    return _best(tried)
 
 
-def _find(
-    pixels: NDArray[np.uint8], contrast: Ink, share: float, noise: float
-) -> tuple[float, Found, bool] | None:
-    """Return how good a digit is, the digit, and whether nothing better is expected."""
-    ink = np.abs(contrast).max(axis=2)
-    threshold = max(MIN_INK, noise, share * float(np.quantile(ink, 0.997)))
-    mask = ink > threshold
-    if not mask.any():
+def _best(tried: list[tuple[float, Found]]) -> Found | None:
+    """Return the best digit; there are several if one that is nearly as good is one of several."""
+    if not tried:
         return None
-    mask = _without_lines(mask, ink)
-    parts = components(mask, ink)
-    if not len(parts.area):
-        return None
-    group, score, doubt = _choose(parts, ink.shape)
-    separation, digit = _extract(pixels, contrast, parts, group)
-    is_good = separation > CLEAR and doubt is None
-    return score * separation / (separation + 3), Found(digit, doubt), is_good
+    quality, found = max(tried, key=lambda each: each[0])
+    good = (each.doubt for other, each in tried if other > 0.3 * quality)
+    return found._replace(doubt="several_digits") if "several_digits" in good else found
+
+
+def _masks(contrast: Ink, ink: Ink, faintest: float, strong: float) -> Iterator[tuple[Mask, Mask]]:
+    """Yield masks that may show the digit, and all ink: the likeliest first."""
+    for share in THRESHOLDS:
+        mask = ink > max(faintest, share * strong)
+        yield mask, mask
+        yield _without_lines(mask, ink), mask
+    mask = ink > max(faintest, THRESHOLDS[0] * strong)
+    for colour in _split_by_colour(contrast, mask):
+        yield colour, mask
+
+
+def _split_by_colour(contrast: Ink, mask: Mask) -> list[Mask]:
+    """Return the pixels of two colours of ink: 2-means."""
+    values = contrast[mask]
+    if len(values) < 2:
+        return []
+    values = values / np.linalg.norm(values, axis=1, keepdims=True)
+    mean = values.mean(axis=0)
+    middles = [mean, values[((values - mean) ** 2).sum(axis=1).argmax()]]
+    for _ in range(6):
+        near = [((values - middle) ** 2).sum(axis=1) for middle in middles]
+        is_second = near[1] < near[0]
+        if is_second.all() or not is_second.any():
+            return []
+        middles = [values[~is_second].mean(axis=0), values[is_second].mean(axis=0)]
+    second = np.zeros_like(mask)
+    second[mask] = is_second
+    return [second, mask & ~second]
 
 
 def _work_copy(image: Image.Image) -> Image.Image:
@@ -146,14 +173,18 @@ def components(mask: Mask, ink: Ink) -> Components:
     np.maximum.at(bottom, label, rows + 1)
     at_edge = (columns == 0).astype(int) + (columns + lengths == width)
     at_edge = np.where((rows == 0) | (rows == height - 1), lengths, at_edge)
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     labels = np.full(height * stride, -1)
     labels[np.flatnonzero(flat)] = np.repeat(label, lengths)
+    labels = labels.reshape(height, stride)[:, :-1]
     return Components(
-        labels.reshape(height, stride)[:, :-1],
+        labels,
         *(left, top, right, bottom),
         np.bincount(label, lengths, count),
         np.bincount(label, sums[ends] - sums[begins], count),
         np.bincount(label, at_edge, count),
+        np.bincount(labels[mask & ~inner], minlength=count),
     )
 
 
@@ -190,11 +221,8 @@ def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
     if len(rows) < width / 2 or width < 3 * LINE_PX:
         return mask
     columns = columns - width / 2
-    some = slice(None, None, 1 + len(rows) // 2000)
-    spread = [_profile(rows[some], columns[some], slope) for slope in LINE_SLOPES]
-    best = int(np.argmax([count @ count for count in spread]))
     mask = mask.copy()
-    for slope in LINE_SLOPES[max(0, best - 3) : best + 4]:
+    for slope in LINE_SLOPES:
         profile = _profile(rows, columns, slope)
         if (profile[:-2] + profile[1:-1] + profile[2:]).max() > width / 3 * LINE_SHARE:
             _remove_lines(mask, ink, slope)
@@ -291,10 +319,10 @@ def _is_odd(parts: Components, edge: int) -> Mask:
     """Return which components are not a digit: cut off, frames, bars and blobs."""
     width, height = parts.width, parts.height
     fill = parts.area / (width * height)
-    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    longer = np.maximum(width, height)
     cut_off = parts.border > 0
     bar = (width > 4 * height) & (width > 0.1 * edge)
-    blob = (fill > 0.85) & (shorter > 0.4 * longer) & (longer > 0.1 * edge)
+    blob = (2 * parts.area > 0.22 * height * parts.outline) & (longer > 0.1 * edge)
     encloses = (
         (parts.left[:, None] < parts.left)
         & (parts.right[:, None] > parts.right)
@@ -308,7 +336,11 @@ def _is_odd(parts: Components, edge: int) -> Mask:
 
 
 def _extract(
-    pixels: NDArray[np.uint8], contrast: Ink, parts: Components, group: NDArray[np.intp]
+    pixels: NDArray[np.uint8],
+    contrast: Ink,
+    parts: Components,
+    group: NDArray[np.intp],
+    foreign: Mask,
 ) -> tuple[float, Ink]:
     """Return how well the digit stands out, and its ink along the axis of its colour, 0 to 255."""
     box = (
@@ -320,7 +352,7 @@ def _extract(
     colour = contrast[member].mean(axis=0)
     colour /= max(float(np.linalg.norm(colour)), 1e-6)
     ink = np.maximum(contrast @ colour, 0)
-    is_other = (labels >= 0) & ~member
+    is_other = foreign[box] & ~member
     shape = Image.fromarray(member.astype(np.uint8))
     near, around = (np.asarray(shape.filter(ImageFilter.MaxFilter(size))) for size in (5, 9))
     ink[(near == 0) | is_other] = 0
