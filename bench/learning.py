@@ -22,7 +22,7 @@ from flask import Flask
 from numpy.typing import NDArray
 
 from train.__main__ import add_data_options, loading
-from train.data import TEST_WRITERS, VAL_WRITERS, by_writers, default_drawings_file
+from train.data import TEST_WRITERS, VAL_WRITERS, by_writers
 from train.sources import Drawing, read_drawings
 from webapp.app import create_app
 from webapp.model import Model
@@ -76,12 +76,12 @@ def main() -> None:
     options = parser.parse_args()
     if not SCENARIOS.keys() >= {*options.scenarios}:
         parser.error(f"the scenarios are: {'; '.join(SCENARIOS)}")
-    file = options.drawings or default_drawings_file(options.data)
     with loading():
-        drawings = read_drawings(file)
+        drawings = read_drawings(options.drawings, options.without)
     people = population(by_writers(drawings, VAL_WRITERS), options.seed)
     others = population(by_writers(drawings, TEST_WRITERS), options.seed + 1)
-    arguments = ["--data", str(options.data), "--drawings", str(file), "--seed", str(options.seed)]
+    arguments = ["--data", str(options.data), "--drawings", str(options.drawings)]
+    arguments += ["--seed", str(options.seed)]
     arguments += ["--epochs", options.epochs] if options.epochs else []
     arguments += ["--from-scratch"] if options.from_scratch else []
     print("| labels | data set | error before | error after | minutes | result |")

@@ -41,7 +41,7 @@ def digits(mnist: Path) -> Digits:
 def model(mnist: Path) -> TrainedModel:
     """Return a model trained for a few seconds, with a temperature and threshold of its own."""
     train, val, _ = load_mnist(mnist)
-    model = fit(TrainingSet(train[:3000]), {"MNIST": val[:100]}, SHORT, torch.device("cpu"))
+    model = fit(TrainingSet(train[:3000]), {"MNIST": val[:500]}, SHORT, torch.device("cpu"))
     return replace(model, temperature=TEMPERATURE, confidence_threshold=CONFIDENCE_THRESHOLD)
 
 

@@ -22,6 +22,7 @@ from train.labelled import (
 )
 from train.model import Network
 from train.settings import Settings
+from train.sources import OUTLIER
 from webapp.exports import save_data_set
 from webapp.prediction import Classification, Prediction, first_id, new_prediction
 

@@ -17,6 +17,7 @@ from train.sources import OUTLIER
 
 EVALUATION_BATCH_SIZE = 1_000
 UNCERTAIN_CORRECT_RATE = 0.012  # of the correct answers on each validation set, at most
+MIN_DIGITS = 500  # in a validation set that the confidence threshold depends on
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,9 @@ def fit(
     labels = torch.cat([digits.labels for digits in val.values()])  # [n]
     temperature = fit_temperature(logits, labels)
     sizes = [len(digits) for digits in val.values()]
-    threshold = min(
-        choose_threshold(*part)
-        for part in zip((logits / temperature).split(sizes), labels.split(sizes), strict=True)
-    )
+    parts = zip((logits / temperature).split(sizes), labels.split(sizes), strict=True)
+    # A quantile of few digits would be a matter of chance.
+    threshold = min(choose_threshold(*part) for part in parts if len(part[1]) >= MIN_DIGITS)
     return TrainedModel(network.cpu().eval(), temperature, threshold, epochs)
 
 
