@@ -1189,10 +1189,41 @@ def test_palm_does_not_draw(page: Page) -> None:
     assert inked[0] == inked[1] == inked[2] > 0
 
 
-def test_only_the_primary_pointer_and_button_draw(page: Page) -> None:
-    point(page, "down", "touch", 0.5, 0.5, isPrimary=False)
+def test_only_the_left_button_draws(page: Page) -> None:
     point(page, "down", "mouse", 0.5, 0.5, button=2)
     assert ink(page) == 0
+
+
+def draw_touch(page: Page, **options: Any) -> None:
+    """Draw a line with a finger."""
+    point(page, "down", "touch", 0.2, 0.2, **options)
+    for y in (0.4, 0.6):
+        point(page, "move", "touch", 0.2, y, **options)
+
+
+@pytest.mark.parametrize("rests_on_the_pad", [False, True])
+def test_finger_draws_while_another_rests(page: Page, rests_on_the_pad: bool) -> None:
+    draw_touch(page)
+    expected = ink(page)
+    point(page, "up", "touch", 0.2, 0.6)
+    page.keyboard.press("Escape")
+    if rests_on_the_pad:
+        point(page, "down", "touch", 0.8, 0.9)
+        point(page, "move", "touch", 0.81, 0.9)
+        page.wait_for_timeout(300)
+    draw_touch(page, pointerId=7, isPrimary=False)
+    assert ink(page) == expected > 0
+
+
+def test_tap_elsewhere_while_drawing_is_ignored(page: Page) -> None:
+    draw_touch(page)
+    inked = ink(page)
+    page.wait_for_timeout(300)
+    point(page, "down", "touch", 0.8, 0.8, pointerId=7, isPrimary=False)
+    point(page, "up", "touch", 0.8, 0.8, pointerId=7, isPrimary=False)
+    assert ink(page) == inked > 0
+    point(page, "move", "touch", 0.2, 0.8)
+    assert ink(page) > inked
 
 
 def test_cancelled_stroke_is_removed(page: Page) -> None:
@@ -1228,23 +1259,24 @@ def test_finger_draws_on_the_pad_and_scrolls_outside(page: Page) -> None:
     assert ink(page) == inked > 0
 
 
-def test_second_finger_removes_the_stroke(page: Page) -> None:
+def test_two_fingers_do_not_draw(page: Page) -> None:
     session = page.context.new_cdp_session(page)
     touch(session, "touchStart", (50, 150))
     touch(session, "touchMove", (150, 250))
     touch(session, "touchEnd")
     inked = ink(page)
-    touch(session, "touchStart", (200, 150))
-    touch(session, "touchMove", (200, 190))
-    touch(session, "touchStart", (200, 190), (100, 300))
+    touch(session, "touchStart", (200, 150), (100, 300))
+    touch(session, "touchMove", (200, 190), (100, 260))
     touch(session, "touchEnd")
     assert ink(page) == inked > 0
 
 
-TOUCH_MOVE = """(pad, fingers) => {
-    const touch = (identifier) => new Touch({ identifier, target: pad });
-    const touches = Array.from({ length: fingers }, (_, finger) => touch(finger));
-    const event = new TouchEvent("touchmove", { cancelable: true, touches });
+TOUCH_MOVE = """(pad, [onPad, elsewhere]) => {
+    const touch = (target, identifier) => new Touch({ identifier, target });
+    const targetTouches = Array.from({ length: onPad }, (_, finger) => touch(pad, finger));
+    const others = Array.from({ length: elsewhere }, (_, finger) => touch(document.body, 9 + finger));
+    const touches = [...targetTouches, ...others];
+    const event = new TouchEvent("touchmove", { cancelable: true, touches, targetTouches });
     pad.dispatchEvent(event);
     return event.defaultPrevented;
 }"""
@@ -1253,8 +1285,9 @@ TOUCH_MOVE = """(pad, fingers) => {
 def test_two_fingers_zoom_the_page(page: Page) -> None:
     pad = page.locator("#pad")
     expect(pad).to_have_css("touch-action", "pinch-zoom")
-    assert pad.evaluate(TOUCH_MOVE, 1)
-    assert not pad.evaluate(TOUCH_MOVE, 2)
+    assert pad.evaluate(TOUCH_MOVE, [1, 0])
+    assert pad.evaluate(TOUCH_MOVE, [1, 1])
+    assert not pad.evaluate(TOUCH_MOVE, [2, 0])
 
 
 # ---- Review of labels ------------------------------------------------------------------------

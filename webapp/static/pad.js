@@ -2,6 +2,8 @@
 // pad's edge. They are rendered on the screen, and sent to the server, which renders them alike.
 
 const PEN_WIDTH = 0.07; // In units of the pad's edge.
+const ZOOM_MS = 200; // Fingers that touch the pad within this time zoom the page.
+const REST = 0.03; // A finger that moves less than this share of the pad's edge is resting.
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp"];
 // Larger images are scaled down, so that a slow connection can send them before the time-out.
 const MAX_IMAGE_EDGE_PX = 500;
@@ -27,7 +29,11 @@ export class Pad {
     addEventListener("pointerup", (event) => this.#end(event));
     addEventListener("pointercancel", (event) => this.#cancel(event));
     // One finger must not scroll the page: the browser would ignore the next tap while it scrolls.
-    const preventScrolling = (event) => event.touches.length === 1 && event.preventDefault();
+    // Two fingers on the pad zoom the page; another one that rests elsewhere does not matter.
+    const preventScrolling = (event) => {
+      const mayZoom = event.touches.length > 1 && event.targetTouches.length !== 1;
+      if (this.#stroke || !mayZoom) event.preventDefault();
+    };
     canvas.addEventListener("touchmove", preventScrolling, { passive: false });
     new ResizeObserver(() => this.#render()).observe(canvas);
     // The ink has the color of the text, which depends on the color scheme.
@@ -76,13 +82,7 @@ export class Pad {
   }
 
   #begin(event) {
-    if (this.#stroke) {
-      // A second finger zooms the page, so the first one's stroke is undone. So is the stroke of a
-      // palm that touches the pad before the pen. A palm that touches it after the pen is ignored.
-      if (this.#pointer.type === "touch") this.undo();
-      if (event.pointerType !== "pen") return;
-    }
-    if (event.button !== 0 || !event.isPrimary) return;
+    if (event.button !== 0 || (this.#stroke && !this.#givesWayTo(event))) return;
     event.preventDefault();
     this.#canvas.focus({ preventScroll: true });
     // Without capture, a mouse button released outside the window would go unnoticed. Events that
@@ -90,8 +90,21 @@ export class Pad {
     if (event.isTrusted) this.#canvas.setPointerCapture(event.pointerId);
     const stroke = [this.#toPoint(event)];
     this.#replace([...this.#strokes, stroke]);
-    this.#pointer = { id: event.pointerId, type: event.pointerType };
+    this.#pointer = { id: event.pointerId, type: event.pointerType, downAt: event.timeStamp };
     this.#stroke = stroke;
+  }
+
+  // Returns whether another pointer draws from now on. The stroke of a palm that touched the pad
+  // before the pen is removed, and so are those of a finger that only rests on it, and of the first
+  // finger of two that zoom the page. Touches while a stroke is drawn are ignored.
+  #givesWayTo(event) {
+    if (this.#pointer.type !== "touch") return false;
+    const isPen = event.pointerType === "pen";
+    const isZooming = !isPen && event.timeStamp - this.#pointer.downAt < ZOOM_MS;
+    const [[startX, startY]] = this.#stroke;
+    const isResting = this.#stroke.every(([x, y]) => Math.hypot(x - startX, y - startY) < REST);
+    if (isPen || isZooming || isResting) this.undo();
+    return isPen || (isResting && !isZooming);
   }
 
   #extend(event) {
