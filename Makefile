@@ -20,8 +20,8 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check lint format contract bench check-images screenshots model train seeds \
-	ablation export rollback lock upgrade licences sbom digests clean
+.PHONY: help run test e2e check lint format contract bench check-images screenshots model train \
+	retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,14 @@ model: train  ## train a model and export it to artifacts/ if it is better
 
 train: $(DEV)/ready  ## train a model into runs/ (ARGS="--epochs 1"; see python -m train --help)
 	$(DEV)/bin/python -m train $(ARGS)
+
+retrain: $(DEV)/ready  ## train the model further on reviewed labels, and export it if it is better
+	$(DEV)/bin/flask --app webapp.app predictions export --labelled labels.npz
+	$(DEV)/bin/python -m train --labelled labels.npz $(ARGS)
+	$(DEV)/bin/python -m export
+
+demo-learning: $(DEV)/ready  ## simulate learning from labels (ARGS="reviewed --epochs 2")
+	$(DEV)/bin/python -m bench.learning $(ARGS)
 
 seeds: $(DEV)/ready  ## train once with each of SEEDS to measure the variance across seeds
 	for seed in $(SEEDS); do $(DEV)/bin/python -m train --seed $$seed $(ARGS) || exit; done

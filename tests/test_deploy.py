@@ -95,10 +95,37 @@ def test_base_images_are_build_arguments() -> None:
         images = re.findall(r"^FROM (\S+)", (ROOT / name).read_text(), re.MULTILINE)
         assert {*images} == {"${PYTHON_IMAGE}"}
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
-    images = [each["image"] for each in services if "build" not in each]
-    assert all(re.match(r"\$\{\w+_IMAGE:-", image) for image in images)
+    built = {each["image"] for each in services if "build" in each}
+    others = {each["image"] for each in services} - built
+    assert all(re.match(r"\$\{\w+_IMAGE:-", image) for image in others)
     arguments = [each["build"]["args"]["PYTHON_IMAGE"] for each in services if "build" in each]
     assert arguments == 2 * ["${PYTHON_IMAGE:-python:3.12-slim}"]
+
+
+def test_training_has_no_access_to_the_database() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    for name in ("train", "retrain"):
+        assert not compose["services"][name].keys() & {"networks", "environment", "env_file"}
+    assert compose["services"]["db"]["networks"] == ["backend"]
+    pod = find("CronJob", "retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert not [each for each in pod["containers"] if each.keys() & {"env", "envFrom"}]
+
+
+def test_retraining_reads_the_labels_that_the_service_writes() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    pod = find("CronJob", "retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (labels,), (train,) = pod["initContainers"], pod["containers"]
+    for exporting, training in (
+        (services["labels"]["command"], services["retrain"]["command"]),
+        (labels["command"], train["args"]),
+    ):
+        assert exporting[-2:] == ["--labelled", "/labels/labels.npz"]
+        assert training == ["--labelled", "labels/labels.npz"]
+    assert "labels:/labels" in services["labels"]["volumes"]
+    assert "labels:/app/labels:ro" in services["retrain"]["volumes"]
+    for container, path in ((labels, "/labels"), (train, "/app/labels")):
+        (mount,) = [each for each in container["volumeMounts"] if each.get("subPath") == "labels"]
+        assert mount["mountPath"] == path
 
 
 def test_actions_are_pinned_to_commits() -> None:
