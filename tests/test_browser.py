@@ -908,6 +908,36 @@ def test_image_and_strokes_replace_each_other(page: Page) -> None:
     assert ink(page) == 0
 
 
+def two_digits() -> Any:
+    """Return a picture of two digits side by side, as a file."""
+    wide = Image.new("RGB", (2000, 1000), "white")
+    for left in (100, 1100):
+        wide.paste(0, (left, 100), seven(800))
+    return {"name": "wide.png", "mimeType": "image/png", "buffer": encoded(wide)}
+
+
+def test_picture_is_cropped_by_dragging_a_rectangle(page: Page) -> None:
+    page.locator("#file").set_input_files(two_digits())
+    page.click("#crop")
+    expect(page.locator("#message")).to_contain_text("Drag a rectangle")
+    with page.expect_request(PREVIEWS) as request:
+        draw_stroke(page, [(0.02, 0.27), (0.3, 0.5), (0.48, 0.73)])
+    width, height = decode_url(request.value.post_data_json["image"]).size
+    assert (width, height) == (500, pytest.approx(500, abs=5))  # 920 pixels of the original
+    expect(page.locator("#answer")).to_have_text("7")
+
+
+def test_picture_is_cropped_with_the_keyboard(page: Page) -> None:
+    page.locator("#file").set_input_files(two_digits())
+    page.locator("#crop").press("Enter")
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).to_have_text("7")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#crop")).to_be_hidden()
+
+
 def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
     with page.expect_request(PREVIEWS) as request:
         page.locator("#file").set_input_files(image_file(edge=2500))

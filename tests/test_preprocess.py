@@ -2,10 +2,11 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.pictures import encoded, seven
 from train.data import load_mnist
@@ -13,7 +14,7 @@ from train.drawings import STYLES, render_all
 from train.outliers import make_test_outliers
 from webapp.decode import decode
 from webapp.errors import BlankImage
-from webapp.preprocess import DIGIT_PX, prepare
+from webapp.preprocess import DIGIT_PX, examine, prepare
 
 EXPECTED = prepare(seven())
 
@@ -159,3 +160,96 @@ def test_blank_canvas_is_refused(level: int) -> None:
 def test_transparent_canvas_is_refused() -> None:
     with pytest.raises(BlankImage):
         prepare(Image.new("RGBA", (280, 280)))
+
+
+Lines = tuple[tuple[int, int, int, int], ...]
+
+
+def paper(
+    digits: int = 1, ink: Any = (40, 40, 60), sheet: Any = (225, 222, 215), lines: Lines = ()
+) -> Image.Image:
+    """Return a photograph of paper with blue lines and sevens, 320 pixels wide."""
+    image = Image.new("RGB", (320, 240), sheet)
+    for line in lines:
+        ImageDraw.Draw(image).line(line, (150, 170, 215), 2)
+    for i in range(digits):
+        image.paste(ink, (100 + 90 * i, 60), seven(110))
+    return noisy(image)
+
+
+def noisy(image: Image.Image) -> Image.Image:
+    """Return the picture with the noise of a camera."""
+    noise = np.random.default_rng(0).normal(0, 2, (*image.size[::-1], 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def is_seven(picture: Image.Image) -> bool:
+    """Say whether nothing but the 7 is left."""
+    pixels, doubt = examine(picture)
+    return doubt is None and float(np.abs(pixels.astype(int) - EXPECTED).mean()) < 9
+
+
+def test_ruled_lines_are_left_out() -> None:
+    assert is_seven(paper(lines=tuple((0, y, 320, y + 9) for y in range(10, 240, 35))))
+
+
+def test_grid_is_left_out() -> None:
+    columns = tuple((x, 0, x, 240) for x in range(15, 320, 40))
+    assert is_seven(paper(lines=columns + tuple((0, y, 320, y) for y in range(9, 240, 40))))
+
+
+def test_shadow_is_left_out() -> None:
+    levels = np.asarray(paper(), float)
+    levels[:, :150] *= 0.7
+    assert is_seven(Image.fromarray(levels.astype(np.uint8)))
+
+
+def test_circle_around_the_digit_is_left_out() -> None:
+    picture = paper()
+    ImageDraw.Draw(picture).ellipse((75, 30, 235, 190), None, (40, 40, 60), 4)
+    assert is_seven(picture)
+
+
+def test_sheet_on_a_desk_is_background() -> None:
+    desk = Image.new("RGB", (440, 330), (120, 90, 60))
+    desk.paste(paper(), (70, 50))
+    assert is_seven(desk)
+
+
+def test_color_is_ink_where_the_luminance_is_the_same() -> None:
+    assert is_seven(paper(1, (219, 30, 60), (80, 90, 210)))
+
+
+def test_faint_ink_is_read() -> None:
+    assert is_seven(paper(1, (205, 203, 196)))
+
+
+def test_bold_digit_is_not_hollow() -> None:
+    picture = Image.new("RGB", (320, 240), (225, 222, 215))
+    picture.paste((40, 40, 60), (50, 10), seven(220, 0.16))
+    pixels, doubt = examine(noisy(picture))
+    assert doubt is None
+    assert np.abs(pixels.astype(int) - prepare(seven(220, 0.16))).mean() < 9
+
+
+def test_two_digits_are_several() -> None:
+    assert examine(paper(2)).doubt == "several_digits"
+
+
+def test_picture_without_a_digit_is_unclear() -> None:
+    light = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    stains = Image.fromarray(light).resize((320, 240), Image.Resampling.BICUBIC)
+    assert examine(stains).doubt
+
+
+def test_blank_photograph_is_refused() -> None:
+    with pytest.raises(BlankImage):
+        prepare(paper(0))
+
+
+def test_photograph_of_12_megapixels_needs_little_memory() -> None:
+    body = encoded(paper().resize((4000, 3000)), "JPEG")
+    tracemalloc.start()
+    assert is_seven(decode(body))
+    assert tracemalloc.get_traced_memory()[1] < 100e6  # without what Pillow allocates
+    tracemalloc.stop()

@@ -43,7 +43,7 @@ from webapp.prediction import (
     last_id,
     new_prediction,
 )
-from webapp.preprocess import IMAGE_PX, prepare
+from webapp.preprocess import IMAGE_PX, examine
 from webapp.requests import (
     DATETIME,
     FILTERS,
@@ -120,9 +120,11 @@ def _classify(model: Model, picture: bytes | list[Stroke]) -> tuple[Classificati
     with metrics.stage("decode"):
         image = decode(picture) if isinstance(picture, bytes) else draw_strokes(picture)
     with metrics.stage("prepare"):
-        pixels = prepare(image)
+        digit = examine(image)
     with metrics.stage("infer"):
-        return model.classify(pixels), pixels.tobytes()
+        answer = model.classify(digit.pixels)
+    doubt = digit.doubt or answer.doubt
+    return replace(answer, doubt=doubt), digit.pixels.tobytes()
 
 
 def _insert(prediction: Prediction) -> Prediction | None:

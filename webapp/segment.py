@@ -18,6 +18,7 @@ WORK_PX = 320  # longer edge of the copy that is segmented
 WINDOWS = ((10, 13), (5, 9))  # of the median: pixels per coarse pixel, coarse pixels
 THRESHOLDS = (0.3, 0.6)  # of the strongest ink
 CLEAR = 15  # separation of ink and paper above which no other threshold is tried
+MIN_AREA = 12  # pixels; smaller components are noise
 MIN_INK = 8  # levels between ink and background
 NOISE_FACTOR = 4.5  # standard deviations
 LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
@@ -71,8 +72,13 @@ def find_digit(image: Image.Image) -> Found | None:
             if not mask.any():
                 continue
             parts = components(mask, ink)
-            group, score, doubt = _choose(parts, ink.shape)
+            if parts.area.max() < MIN_AREA:
+                continue
+            group, score, doubt, rival = _choose(parts, ink.shape)
             separation, digit = _extract(np.asarray(work), contrast, parts, group, foreign)
+            if rival.size:
+                rivals, _ = _extract(np.asarray(work), contrast, parts, rival, foreign)
+                doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             tried.append((score * separation / (separation + 3), Found(digit, doubt)))
             if separation > CLEAR and doubt != "unclear_picture":
                 return _best(tried)
@@ -216,7 +222,7 @@ def _without_lines(mask: Mask, ink: Ink) -> Mask:
 
 
 def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
-    height, width = mask.shape
+    width = mask.shape[1]
     rows, columns = np.nonzero(mask)
     if len(rows) < width / 2 or width < 3 * LINE_PX:
         return mask
@@ -243,11 +249,13 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     sheared = mask[at, columns] & inside
     third = columns * 3 // width
     thick = _stretched(sheared, 1)
-    share = np.add.reduceat(thick, np.searchsorted(third, (0, 1, 2)), axis=1, dtype=int) * (3 / width)
+    share = np.add.reduceat(thick, np.searchsorted(third, (0, 1, 2)), axis=1, dtype=int) * (
+        3 / width
+    )
     is_line = share > LINE_SHARE
     is_line[:, 1] &= _stretched(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
     is_line &= ~_stretched(_shrunk(is_line, LINE_PX), LINE_PX)  # thick areas
-    line = is_line[:, third] & sheared
+    line = _stretched(is_line, 1)[:, third] & sheared
     if not line.any():
         return False
     levels = ink[at, columns]
@@ -279,8 +287,10 @@ def _shrunk(mask: Mask, count: int) -> Mask:
 # ---- choice ----------------------------------------------------------------------------------
 
 
-def _choose(parts: Components, shape: tuple[int, ...]) -> tuple[NDArray[np.intp], float, str | None]:
-    """Return the components that form the digit, and the doubt."""
+def _choose(
+    parts: Components, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], float, str | None, NDArray[np.intp]]:
+    """Return the components that form the digit, its score, the doubt, and another digit if any."""
     height, width = shape
     edge = min(shape)
     middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
@@ -292,7 +302,7 @@ def _choose(parts: Components, shape: tuple[int, ...]) -> tuple[NDArray[np.intp]
     group = [main]
     box = [parts.left[main], parts.top[main], parts.right[main], parts.bottom[main]]
     tall = box[3] - box[1]
-    several = False
+    rival: list[int] = []
     for i in np.argsort(-score):
         if i == main or parts.area[i] < 4:
             continue
@@ -301,15 +311,15 @@ def _choose(parts: Components, shape: tuple[int, ...]) -> tuple[NDArray[np.intp]
         beside = gap_x > -0.1 * tall or gap_y > -0.1 * tall
         large = parts.height[i] > 0.6 * tall and parts.mass[i] > 0.2 * parts.mass[main]
         if large and beside and not odd[i]:
-            several = True
+            rival = rival or [int(i)]
         elif not odd[i] and max(gap_x, gap_y) < 0.1 * tall:
             group.append(int(i))
             box = [
                 *np.minimum(box[:2], (parts.left[i], parts.top[i])),
                 *np.maximum(box[2:], (parts.right[i], parts.bottom[i])),
             ]
-    doubt = "several_digits" if several else "unclear_picture" if odd[main] else None
-    return np.array(group), float(score[main]), doubt
+    doubt = "unclear_picture" if odd[main] else None
+    return np.array(group), float(score[main]), doubt, np.array(rival, int)
 
 
 def _is_odd(parts: Components, edge: int) -> Mask:

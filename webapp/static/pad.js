@@ -17,10 +17,16 @@ export class Pad {
   #pointer = null; // The pointer that draws it.
   #image = null;
   #file = null; // The file of the image, if it can be sent as it is.
+  #onCropping;
+  #crop = null; // The rectangle to crop the image to: x, y, width, height, in units of the pad's edge.
+  #corner = null; // Where the pointer began to drag it.
 
   // Calls onReplace when a stroke is added or removed or the image changes, and onExtend when the
   // stroke that is being drawn gets longer.
-  constructor(canvas, { onReplace, onExtend }) {
+  // Calls onCropping with true when cropping starts and with false when it ends.
+  constructor(canvas, { onReplace, onExtend, onCropping }) {
+    this.#onCropping = onCropping;
+    canvas.addEventListener("keydown", (event) => this.#moveCrop(event));
     this.#canvas = canvas;
     this.#onReplace = onReplace;
     this.#onExtend = onExtend;
@@ -44,6 +50,10 @@ export class Pad {
     return this.#strokes.length === 0 && this.#image === null;
   }
 
+  get hasImage() {
+    return this.#image !== null;
+  }
+
   clear() {
     this.#replace([]);
   }
@@ -56,6 +66,67 @@ export class Pad {
   // Replaces the drawing with an image, and the file that it was read from if the server reads it.
   showImage(image, file) {
     this.#replace([], image, SENT_TYPES.includes(file.type) ? file : null);
+  }
+
+  // Lets the user choose a rectangle of the image; called again, crops the image to it.
+  startCropping() {
+    if (this.#crop) return this.#cropImage();
+    this.#crop = [0.25, 0.25, 0.5, 0.5];
+    this.#canvas.focus({ preventScroll: true });
+    this.#render();
+    this.#onCropping(true);
+  }
+
+  // Replaces the image with a part of it, in its full resolution.
+  #cropImage() {
+    const { width, height } = this.#image;
+    const edge = Math.max(width, height);
+    const [x, y, cropWidth, cropHeight] = this.#crop.map((length) => Math.round(length * edge));
+    const left = Math.max(0, x - (edge - width) / 2);
+    const top = Math.max(0, y - (edge - height) / 2);
+    const right = Math.min(width, x - (edge - width) / 2 + cropWidth);
+    const bottom = Math.min(height, y - (edge - height) / 2 + cropHeight);
+    if (right - left < 8 || bottom - top < 8) return this.#endCropping();
+    const part = document.createElement("canvas");
+    part.width = right - left;
+    part.height = bottom - top;
+    part.getContext("2d").drawImage(this.#image, -left, -top);
+    this.#replace([], part);
+  }
+
+  #endCropping() {
+    this.#crop = this.#corner = null;
+    this.#onCropping(false);
+    this.#render();
+  }
+
+  // Arrow keys move the rectangle; with Shift, they change its size. Enter crops, Escape cancels.
+  #moveCrop(event) {
+    const isEnd = event.key === "Enter" || event.key === "Escape";
+    if (this.#crop && isEnd) {
+      event.preventDefault();
+      event.stopPropagation();
+      if (event.key === "Enter") this.#cropImage();
+      else this.#endCropping();
+    }
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const step = steps[event.key];
+    if (!this.#crop || !step) return;
+    event.preventDefault();
+    const [x, y, width, height] = this.#crop;
+    const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+    const [dx, dy] = step.map((direction) => direction * 0.025);
+    this.#crop = event.shiftKey
+      ? [x, y, clamp(width + dx, 0.05, 1 - x), clamp(height + dy, 0.05, 1 - y)]
+      : [clamp(x + dx, 0, 1 - width), clamp(y + dy, 0, 1 - height), width, height];
+    this.#render();
+  }
+
+  #dragCrop(event) {
+    const [x, y] = this.#toPoint(event).map((value) => Math.min(Math.max(value, 0), 1));
+    const [fromX, fromY] = this.#corner;
+    this.#crop = [Math.min(x, fromX), Math.min(y, fromY), Math.abs(x - fromX), Math.abs(y - fromY)];
+    this.#render();
   }
 
   // Returns what the server classifies: the strokes, or a file or a data URL of the image.
@@ -73,6 +144,7 @@ export class Pad {
   }
 
   #replace(strokes, image = null, file = null) {
+    if (this.#crop) this.#endCropping();
     this.#stroke = null;
     this.#strokes = strokes;
     this.#image = image;
@@ -88,6 +160,11 @@ export class Pad {
     // Without capture, a mouse button released outside the window would go unnoticed. Events that
     // a script dispatches have no pointer to capture.
     if (event.isTrusted) this.#canvas.setPointerCapture(event.pointerId);
+    if (this.#crop) {
+      this.#pointer = { id: event.pointerId, type: event.pointerType };
+      this.#corner = this.#toPoint(event);
+      return;
+    }
     const stroke = [this.#toPoint(event)];
     this.#replace([...this.#strokes, stroke]);
     this.#pointer = { id: event.pointerId, type: event.pointerType, downAt: event.timeStamp };
@@ -108,6 +185,7 @@ export class Pad {
   }
 
   #extend(event) {
+    if (this.#corner && event.pointerId === this.#pointer.id) this.#dragCrop(event);
     if (!this.#isDrawing(event)) return;
     const coalesced = event.getCoalescedEvents?.() ?? [];
     for (const each of coalesced.length ? coalesced : [event]) {
@@ -124,10 +202,12 @@ export class Pad {
   }
 
   #end(event) {
+    if (this.#corner && event.pointerId === this.#pointer.id) this.#cropImage();
     if (this.#isDrawing(event)) this.#stroke = null;
   }
 
   #cancel(event) {
+    if (this.#corner && event.pointerId === this.#pointer.id) this.#endCropping();
     if (this.#isDrawing(event)) this.undo();
   }
 
@@ -149,6 +229,7 @@ export class Pad {
     ctx.clearRect(0, 0, edge, edge);
     if (this.#image) drawCentered(ctx, this.#image, edge);
     drawStrokes(ctx, this.#strokes, edge, getComputedStyle(this.#canvas).color);
+    if (this.#crop) drawCrop(ctx, this.#crop.map((length) => length * edge), edge);
   }
 }
 
@@ -177,6 +258,18 @@ function drawCentered(ctx, image, edge) {
   const scale = edge / Math.max(image.width, image.height);
   const [width, height] = [image.width * scale, image.height * scale];
   ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
+}
+
+// Darkens what will be cropped.
+function drawCrop(ctx, [x, y, width, height], edge) {
+  ctx.fillStyle = "rgb(0 0 0 / 50%)";
+  ctx.beginPath();
+  ctx.rect(0, 0, edge, edge);
+  ctx.rect(x, y, width, height);
+  ctx.fill("evenodd");
+  ctx.lineWidth = 2;
+  ctx.strokeStyle = "white";
+  ctx.strokeRect(x, y, width, height);
 }
 
 // Draws each stroke as a smooth line: quadratic curves that join halfway between the points.

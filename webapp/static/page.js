@@ -8,6 +8,10 @@ import * as server from "./server.js";
 import { Stats } from "./stats.js";
 
 const PREVIEW_INTERVAL_MS = 60;
+const DOUBTS = {
+  several_digits: "There seems to be more than one digit. Draw or crop one at a time.",
+  unclear_picture: "The digit does not stand out. Crop the picture, or take it closer and in even light.",
+};
 
 const element = (id) => document.getElementById(id);
 const result = new Result(element);
@@ -17,7 +21,7 @@ const history = new History(element("recent"), {
   onSelect: showStored,
   onError: showError,
 });
-const pad = new Pad(element("pad"), { onReplace, onExtend });
+const pad = new Pad(element("pad"), { onReplace, onExtend, onCropping });
 
 let drawing = 0; // Increases with each stroke or image, so that previews of older ones can be dropped.
 let revision = 0; // Increases with each change on the pad.
@@ -43,9 +47,15 @@ function showError(error, retry = null) {
 
 function onReplace() {
   drawing += 1;
+  element("crop").hidden = !pad.hasImage;
   showMessage("");
   if (pad.isEmpty) result.clear();
   onExtend();
+}
+
+function onCropping(isCropping) {
+  element("crop").setAttribute("aria-pressed", isCropping);
+  showMessage(isCropping ? "Drag a rectangle around the digit. Arrow keys move it, with Shift they resize it, and Enter crops." : "");
 }
 
 function onExtend() {
@@ -113,7 +123,7 @@ function showPrediction(prediction) {
   result.show(prediction);
   const digit = prediction.predicted_digit;
   if (!prediction.id) showMessage("Prediction not saved: the database is unavailable.", predict);
-  else if (prediction.uncertain) showMessage(`Not sure. Best guess: ${digit}.`);
+  else if (prediction.uncertain) showMessage(`${DOUBTS[prediction.doubt] ?? "Not sure."} Best guess: ${digit}.`);
   else showMessage(`Prediction saved: ${digit}.`);
 }
 
@@ -198,6 +208,7 @@ function load(part) {
 // ---- Events ----------------------------------------------------------------------------------
 
 element("predict").addEventListener("click", predict);
+element("crop").addEventListener("click", () => pad.startCropping());
 element("undo").addEventListener("click", () => pad.undo());
 element("clear").addEventListener("click", () => {
   pad.clear();
