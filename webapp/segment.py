@@ -81,15 +81,13 @@ def find_digit(image: Image.Image) -> Found | None:
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             tried.append((score * separation / (separation + 3), Found(digit, doubt)))
             if separation > CLEAR and doubt != "unclear_picture":
-                return _best(tried)
-    return _best(tried)
+                return _with_rivals(tried[-1], tried)
+    return _with_rivals(max(tried, key=lambda each: each[0]), tried) if tried else None
 
 
-def _best(tried: list[tuple[float, Found]]) -> Found | None:
-    """Return the best digit; there are several if one that is nearly as good is one of several."""
-    if not tried:
-        return None
-    quality, found = max(tried, key=lambda each: each[0])
+def _with_rivals(best: tuple[float, Found], tried: list[tuple[float, Found]]) -> Found:
+    """Return the digit; there are several if one that is nearly as good is one of several."""
+    quality, found = best
     good = (each.doubt for other, each in tried if other > 0.3 * quality)
     return found._replace(doubt="several_digits") if "several_digits" in good else found
 
