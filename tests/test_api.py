@@ -631,6 +631,12 @@ def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Setti
         ("aa", "2026-02-01"),
     ]
     assert [counted(each) for each in versions] == [(1, 1, 1), (1, 0, 0), (4, 4, 2)]
+    days = [(each["days"][0]["day"], counted(each["days"][0])) for each in versions]
+    assert days == [
+        ("2026-01-31", (1, 1, 1)),
+        ("2026-01-31", (1, 0, 0)),
+        ("2026-02-01", (4, 4, 2)),
+    ]
     assert [each["digit"] for each in stats["digits"]] == [*range(10)]
     expected = {1: (0, 1, 0), 3: (3, 2, 2), 7: (3, 2, 1)}
     assert [counted(each) for each in stats["digits"]] == [

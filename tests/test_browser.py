@@ -1089,6 +1089,24 @@ def test_accuracy_by_model_version_is_shown(page: Page) -> None:
     expect(shown).to_contain_text("50.0 % (1 of 2; 95 % interval: 9.5 % to 90.5 %)")
 
 
+def test_use_and_accuracy_by_day_and_version_are_drawn(page: Page) -> None:
+    days = [
+        {"day": "2026-10-01", "predictions": 9, "labelled": 0, "right": 0},
+        {"day": "2026-11-01", "predictions": 10, "labelled": 4, "right": 3},
+        {"day": "2026-11-02", "predictions": 5, "labelled": 0, "right": 0},
+    ]
+    stats = page.request.get(f"{page.url}api/stats").json()
+    versions = [{"model_version": "aa", "since": "2026-09-01", "labelled": 0, "days": days[:1]}]
+    versions += [{"model_version": "bb", "since": "2026-11-01", "labelled": 0, "days": days[1:]}]
+    page.route(STATS, lambda route: route.fulfill(json=stats | {"model_versions": versions}))
+    page.reload()
+    chart = page.locator("#stats .chart")
+    heights = [bar.get_attribute("height") for bar in chart.locator("rect").all()]
+    assert heights == ["81", "90", "45"]
+    expect(chart.locator("circle")).to_have_attribute("cy", "22.5")
+    expect(chart.locator("line title")).to_have_text("Model bb since 2026-11-01")
+
+
 def test_lowest_test_accuracy_of_the_model_is_shown(page: Page) -> None:
     card = page.request.get(f"{page.url}api/model").json()
     drawings = [part["accuracy"] for name, part in card["figures"].items() if "drawings" in name]

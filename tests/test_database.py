@@ -256,7 +256,7 @@ def test_counts_include_others_once(database: Database) -> None:
     assert Summary(other.id, day, "v1", 2, 3) in summaries
     waiting = [*summaries, Summary(made().id, day, "v1", 2, 3)]
     assert database.label_counts(waiting) == [("v1", 2, 3, 2)]
-    assert database.daily_counts(waiting) == [(day, "v1", 1, 2), (day, "v1", 2, 2)]
+    assert database.daily_counts(waiting) == [(day, "v1", 1, None, 2), (day, "v1", 2, 3, 2)]
 
 
 FIRST_RELEASE = """CREATE TABLE predictions (

@@ -439,7 +439,9 @@ class Stores(RuleBasedStateMachine):
         visible = self.visible(store, [before, self.places()])
         certain = [row for row in self.rows.values() if row.is_certain and row.made.id in visible]
         possible = [row for row in self.rows.values() if not row.is_deleted]
-        daily = Counter({count[:-1]: count.predictions for count in counts.daily})
+        daily = Counter[Any]()
+        for count in counts.daily:
+            daily[count[:3]] += count.predictions
         assert _daily(certain) <= daily <= _daily(possible)
         labels = Counter({count[:-1]: count.predictions for count in counts.labels})
         labelled = [row for row in certain if len(row.labels) == 1]

@@ -98,7 +98,7 @@ class Summary(NamedTuple):
     true_digit: int | None
 
 
-DAILY_KEY = attrgetter("day", "model_version", "predicted_digit")
+DAILY_KEY = attrgetter("day", "model_version", "predicted_digit", "true_digit")
 LABEL_KEY = attrgetter("model_version", "predicted_digit", "true_digit")
 
 
@@ -400,10 +400,11 @@ class Database:
 
     @translate_errors()
     def daily_counts(self, others: Iterable[Summary] = ()) -> list[DailyCount]:
-        """Count all predictions by day, model and answer, and others that are not stored here."""
-        columns = (self._day(), predictions.c.model_version, predictions.c.predicted_digit)
+        """Count all predictions by day, model, answer and label, and others not stored here."""
+        row = predictions.c
+        columns = (self._day(), row.model_version, row.predicted_digit, row.true_digit)
         counts = self._counts(columns, sa.true(), others, DAILY_KEY)
-        return [DailyCount(key[0], key[1], key[2], number) for key, number in counts]
+        return [DailyCount(key[0], key[1], key[2], key[3], number) for key, number in counts]
 
     def _counts(
         self,
@@ -419,7 +420,7 @@ class Database:
                 counts[tuple(found)] = number
             stored = self._stored(connection, [other.id for other in others])
         counts.update(key(other) for other in others if other.id not in stored)
-        return sorted(counts.items())
+        return sorted(counts.items(), key=str)
 
     # ---- parts of queries --------------------------------------------------------------------
 

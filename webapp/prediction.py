@@ -97,11 +97,12 @@ class LabelCount(NamedTuple):
 
 
 class DailyCount(NamedTuple):
-    """How many predictions share a day (UTC), a model and an answer."""
+    """How many predictions share a day (UTC), a model, an answer, and a label or none."""
 
     day: str
     model_version: str
     predicted_digit: int
+    true_digit: int | None
     predictions: int
 
 

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from webapp.prediction import DailyCount, LabelCount
 from webapp.store import Counts
 
+DAY = attrgetter("day")
 Z = 1.96  # standard deviations: 5 % of a normal distribution lies outside
 
 
@@ -20,7 +23,7 @@ def summarize(counts: Counts) -> dict[str, Any]:
     as_of = datetime.fromtimestamp(counts.as_of, UTC)
     # A version that is labelled but not counted yet is newer than the count.
     since = {each.model_version: f"{as_of:%F}" for each in labelled}
-    since |= {each.model_version: each.day for each in sorted(daily, reverse=True)}
+    since |= {each.model_version: each.day for each in sorted(daily, key=DAY, reverse=True)}
     return {
         "predictions": _total(daily),
         "as_of": as_of.isoformat(timespec="seconds"),
@@ -36,15 +39,26 @@ def summarize(counts: Counts) -> dict[str, Any]:
                 "model_version": version,
                 "since": since[version],
                 "predictions": _total(c for c in daily if c.model_version == version),
+                "days": _by_day(c for c in daily if c.model_version == version),
             }
             | _accuracy(c for c in labelled if c.model_version == version)
             for version in sorted(since, key=lambda version: (since[version], version))
         ],
-        "days": [
-            {"day": day, "predictions": _total(c for c in daily if c.day == day)}
-            for day in sorted({c.day for c in daily})
-        ],
+        "days": [{name: day[name] for name in ("day", "predictions")} for day in _by_day(daily)],
     }
+
+
+def _by_day(daily: Iterable[DailyCount]) -> list[dict[str, Any]]:
+    """Return counts by day; those of labels are as old as those of predictions."""
+    days = []
+    for day, counts in groupby(sorted(daily, key=DAY), DAY):
+        total, labelled, right = 0, 0, 0
+        for each in counts:
+            total += each.predictions
+            labelled += each.predictions * (each.true_digit is not None)
+            right += each.predictions * (each.true_digit == each.predicted_digit)
+        days.append({"day": day, "predictions": total, "labelled": labelled, "right": right})
+    return days
 
 
 def _accuracy(labelled: Iterable[LabelCount]) -> dict[str, Any]:

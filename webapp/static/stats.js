@@ -1,5 +1,6 @@
 // Shows the accuracy on labelled predictions, the confusion matrix, and the model's test accuracy.
 
+import { drawChart } from "./chart.js";
 import { percent } from "./result.js";
 
 const DIGITS = [...Array(10).keys()];
@@ -19,6 +20,7 @@ export class Stats {
       : "No predictions are labelled yet. Label one to see the accuracy.";
     table.tHead.replaceChildren(createRow("th", ["", ...DIGITS, "Correct"]));
     table.tBodies[0].replaceChildren(...confusion.map(createConfusionRow));
+    drawChart(this.#find(".chart"), versions);
     this.#find(".versions").replaceChildren(
       ...versions.filter((version) => version.labelled).map(createVersionItem),
     );
