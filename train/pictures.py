@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ VIEW = 0.74  # share of the page's edge that the camera sees
 SPOILED_SHARE = 0.2  # of the pictures for training, on which the digit is crossed out
 EMPTY = 24  # levels between ink and paper: less is hard to see
 
+T = TypeVar("T")
 Rgb = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -70,6 +71,17 @@ def mix(one: Rgb, other: Rgb, share: float) -> Rgb:
     return rgb(np.array(one) * (1 - share) + np.array(other) * share)
 
 
+def rounded(box: Box) -> tuple[int, int, int, int]:
+    """Return a box in whole pixels."""
+    left, top, right, bottom = (round(side) for side in box)
+    return left, top, right, bottom
+
+
+def choose(things: Sequence[T], rng: np.random.Generator) -> T:
+    """Return one of several things."""
+    return things[int(rng.integers(len(things)))]
+
+
 def chance(rng: np.random.Generator, share: float) -> bool:
     """Return True in a share of the calls."""
     return bool(rng.random() < share)
@@ -86,13 +98,13 @@ def white_paper(rng: np.random.Generator) -> Rgb:
 def tinted_paper(rng: np.random.Generator) -> Rgb:
     """Return the colour of recycled paper, a sticky note or an envelope."""
     colours = ((205, 200, 185), (250, 235, 110), (255, 170, 190), (160, 215, 240), (205, 165, 115))
-    return rgb(np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.75, 1))
+    return rgb(np.array(choose(colours, rng)) * rng.uniform(0.75, 1))
 
 
 def board(rng: np.random.Generator) -> Rgb:
     """Return the colour of a blackboard or of a dark page."""
     colours = ((30, 32, 34), (35, 70, 55), (18, 18, 30), (70, 72, 78))
-    return rgb(np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.8, 1.3))
+    return rgb(np.array(choose(colours, rng)) * rng.uniform(0.8, 1.3))
 
 
 def any_colour(rng: np.random.Generator) -> Rgb:
@@ -104,7 +116,7 @@ def line_colour(paper: Rgb, rng: np.random.Generator) -> Rgb:
     """Return the colour of printed lines on paper: blue, grey or red, and rather faint."""
     colours: tuple[Rgb, ...] = ((90, 130, 200), (120, 120, 120), (200, 90, 100), (110, 190, 190))
     dark = sum(paper) < 300
-    colour = (220, 220, 220) if dark else colours[rng.integers(len(colours))]
+    colour = (220, 220, 220) if dark else choose(colours, rng)
     return mix(paper, colour, rng.uniform(0.25, 0.9))
 
 
@@ -235,11 +247,15 @@ def window(page: Page, rng: np.random.Generator) -> None:
     left, top, right, bottom = page.view
     outer, paper = any_grey(rng), page.paper
     edge = (right - left) * rng.uniform(0.02, 0.1)
-    sheet = (left + edge, top + 3 * edge, right - edge, bottom - edge)
     inner = box_around(page, 0.1)
-    sheet = tuple(f(a, b) for f, a, b in zip((min, min, max, max), sheet, inner, strict=True))
+    sheet = (
+        min(left + edge, inner[0]),
+        min(top + 3 * edge, inner[1]),
+        max(right - edge, inner[2]),
+        max(bottom - edge, inner[3]),
+    )
     full = (0, 0, page.image.width, page.image.height)
-    crop = page.image.crop([round(side) for side in sheet])
+    crop = page.image.crop(rounded(sheet))
     page.draw.rectangle(full, outer)
     page.image.paste(crop, (round(sheet[0]), round(sheet[1])))
     page.draw.rectangle((0, 0, page.image.width, top + edge), mix(outer, paper, 0.5))
@@ -277,9 +293,10 @@ def sheet_on_desk(page: Page, rng: np.random.Generator) -> None:
 def highlighter(page: Page, rng: np.random.Generator) -> None:
     """Mark the digit with a broad translucent pen."""
     colour = ((255, 250, 90), (150, 255, 150), (255, 180, 220))[rng.integers(3)]
-    shape = [round(side) for side in box_around(page, rng.uniform(0.05, 0.3))]
+    left, top, right, bottom = box_around(page, rng.uniform(0.05, 0.3))
     if chance(rng, 0.4):
-        shape[1] = round((shape[1] + shape[3]) / 2)
+        top = (top + bottom) / 2
+    shape = rounded((left, top, right, bottom))
     area = page.image.crop(shape)
     marked = np.asarray(area).astype(int) * np.array(colour) // 255
     page.image.paste(Image.fromarray(marked.astype(np.uint8)), (shape[0], shape[1]))
@@ -359,8 +376,8 @@ def crossed_out(page: Page, rng: np.random.Generator) -> str:
         page.draw.line(path, page.ink, max(2, round(page.pen)), "curve")
     else:
         for y in np.linspace(top, bottom, count // 2 + 3)[1:-1]:
-            ends = (left, y + rng.normal(0, 6), right, y + rng.normal(0, 6))
-            page.draw.line(ends, page.ink, max(2, round(page.pen)))
+            stroke = (left, y + rng.normal(0, 6), right, y + rng.normal(0, 6))
+            page.draw.line(stroke, page.ink, max(2, round(page.pen)))
     return UNREADABLE
 
 
@@ -423,7 +440,7 @@ def shine(rgb_levels: Any, lights: Sequence[Light], rng: np.random.Generator) ->
     x, y = np.meshgrid(
         np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32)
     )
-    field = lights[rng.integers(len(lights))](x, y, rng)
+    field = choose(lights, rng)(x, y, rng)
     cast = (1 + rng.normal(0, 0.04, 3)).astype(np.float32)
     return rgb_levels * (field.astype(np.float32)[:, :, None] * cast)
 
@@ -505,9 +522,9 @@ def make_picture(
 
     others: strokes of two more digits. spoiled: share of pictures without one readable digit.
     """
-    spoiler = kinds.spoilers[rng.integers(len(kinds.spoilers))] if chance(rng, spoiled) else nothing
+    spoiler = choose(kinds.spoilers, rng) if chance(rng, spoiled) else nothing
     page = _blank_page(strokes, others, spoiler is neighbours, rng)
-    kinds.papers[rng.integers(len(kinds.papers))](page, rng)
+    choose(kinds.papers, rng)(page, rng)
     page.ink = _choose_ink(page.paper, rng)
     clutter = [kinds.clutter[i] for i in rng.permutation(len(kinds.clutter))]
     amount = int(rng.choice([0, 0, 1, 1, 2]))
@@ -545,7 +562,7 @@ def _blank_page(
     height = size.min() * rng.uniform(0.22, 0.35 if crowded else 0.75) / max(shape.max(), 1)
     middle = 0.2 if crowded else 0.5
     place = corner + (size - shape * height) * rng.normal(middle, 0.13, 2).clip(0.12, 0.88)
-    kind = rng.choice([white_paper, white_paper, tinted_paper, board, any_colour])
+    kind = choose([white_paper, white_paper, tinted_paper, board, any_colour], rng)
     paper = kind(rng)
     image = Image.new("RGB", tuple(page_size.tolist()), paper)
     box = (*place.tolist(), *(place + shape * height).tolist())
@@ -564,7 +581,7 @@ def _choose_ink(paper: Rgb, rng: np.random.Generator) -> Rgb:
         ink = any_colour(rng)
         if chance(rng, 0.8):
             pens = usual if sum(paper) > 330 else chalks
-            ink = mix(paper, pens[rng.integers(len(pens))], rng.choice([1, rng.uniform(0.3, 1)]))
+            ink = mix(paper, choose(pens, rng), rng.choice([1, rng.uniform(0.3, 1)]))
         difference = np.abs(np.subtract(ink, paper))
         if difference.max() >= 2 * EMPTY and difference.sum() >= 3 * EMPTY:
             return ink

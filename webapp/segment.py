@@ -51,11 +51,11 @@ class Components(NamedTuple):
     outline: NDArray[Any]  # pixels beside which is no ink
 
     @property
-    def width(self) -> NDArray[Any]:
+    def width(self) -> Any:
         return self.right - self.left
 
     @property
-    def height(self) -> NDArray[Any]:
+    def height(self) -> Any:
         return self.bottom - self.top
 
 
@@ -141,7 +141,8 @@ def _contrast(image: Image.Image, coarse: int, window: int) -> Ink:
     pixels = np.asarray(image)
     above = np.maximum(pixels, high) - high
     below = low - np.minimum(pixels, low)
-    return above.astype(np.float32) - below
+    contrast: Ink = above.astype(np.float32) - below
+    return contrast
 
 
 def _noise(pixels: Ink) -> float:
