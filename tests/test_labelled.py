@@ -12,7 +12,7 @@ import torch
 from export.graph import predict
 from tests.conftest import ROOT
 from train.data import Digits, Splits, TrainingSet
-from train.fit import choose_device, fit, predict_logits
+from train.fit import MIN_DIGITS, choose_device, fit, predict_logits
 from train.labelled import (
     MAX_PER_WRITER_AND_DAY,
     MAX_REPEATS,
@@ -128,6 +128,7 @@ def test_fine_tuning_starts_with_the_given_weights(splits: Splits) -> None:
     settings = Settings(epochs=1, learning_rate=1e-9, width=4)
     network = Network(4)
     before = network.state_dict()["layers.0.weight"].clone()
-    model = fit(splits.train, splits.val, settings, choose_device("cpu"), network)
+    val = {"old": digits(MIN_DIGITS)}
+    model = fit(splits.train, val, settings, choose_device("cpu"), network)
     after = model.network.state_dict()["layers.0.weight"]
     assert torch.allclose(after, before, atol=1e-6)
