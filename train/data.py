@@ -42,7 +42,7 @@ TEST_WRITERS = frozenset(
     [f"pendigits {n}" for n in range(28, 31)] + [f"pendigits-test {n}" for n in range(1, 15)]
 )
 
-SYNTHETIC_EPOCHS = 6  # epochs with drawings of their own; later epochs reuse them, to save time
+SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
 TEST_OUTLIERS = 1_000  # of each kind
 COPIES = {"pendigits": 1, "uji": 3}  # weights of the sources: one has ten times as many drawings
 

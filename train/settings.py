@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Settings:
     """Hyperparameters, stored in the run's checkpoint and in the model card."""
 
-    epochs: int = 10
+    epochs: int = 28
     batch_size: int = 256
     learning_rate: float = 6e-3
     weight_decay: float = 0.02

@@ -251,7 +251,10 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     share = np.add.reduceat(thick, np.searchsorted(third, (0, 1, 2)), axis=1, dtype=int) * (
         3 / width
     )
+    end = max(2, width // 50)
     is_line = share > LINE_SHARE
+    is_line[:, 0] &= thick[:, :end].any(axis=1)
+    is_line[:, 2] &= thick[:, -end:].any(axis=1)
     is_line[:, 1] &= _stretched(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
     is_line &= ~_stretched(_shrunk(is_line, LINE_PX), LINE_PX)  # thick areas
     line = _stretched(is_line, 1)[:, third] & sheared
@@ -309,7 +312,8 @@ def _choose(
         gap_y = max(parts.top[i] - box[3], box[1] - parts.bottom[i])
         beside = gap_x > -0.1 * tall or gap_y > -0.1 * tall
         large = parts.height[i] > 0.6 * tall and parts.mass[i] > 0.2 * parts.mass[main]
-        if large and beside and not odd[i]:
+        is_ring_of_8 = gap_y < 0.06 * tall and gap_x < -0.4 * parts.width[i]
+        if large and beside and not odd[i] and not is_ring_of_8:
             rival = rival or [int(i)]
         elif not odd[i] and max(gap_x, gap_y) < 0.1 * tall:
             group.append(int(i))
@@ -326,9 +330,9 @@ def _is_odd(parts: Components, edge: int) -> Mask:
     width, height = parts.width, parts.height
     fill = parts.area / (width * height)
     longer = np.maximum(width, height)
-    cut_off = parts.border > 0
+    cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
-    blob = (2 * parts.area > 0.22 * height * parts.outline) & (longer > 0.1 * edge)
+    blob = (2 * parts.area > 0.28 * height * parts.outline) & (longer > 0.1 * edge)
     encloses = (
         (parts.left[:, None] < parts.left)
         & (parts.right[:, None] > parts.right)
