@@ -120,7 +120,7 @@ def _classify(model: Model, picture: bytes | list[Stroke]) -> tuple[Classificati
     with metrics.stage("decode"):
         image = decode(picture) if isinstance(picture, bytes) else draw_strokes(picture)
     with metrics.stage("prepare"):
-        digit = examine(image)
+        digit = examine(image, is_drawing=not isinstance(picture, bytes))
     with metrics.stage("infer"):
         answer = model.classify(digit.pixels)
     doubt = digit.doubt or answer.doubt

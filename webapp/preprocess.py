@@ -46,8 +46,16 @@ def prepare(image: Image.Image) -> Grey:
     return examine(image).pixels
 
 
-def examine(image: Image.Image) -> Prepared:
-    """Return the digit in an image as `prepare` does, and why it may not be one digit."""
+def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
+    """Return the digit in an image as `prepare` does, and why it may not be one digit.
+
+    is_drawing: the image has nothing but white strokes on black, mode L; all of them are kept.
+    """
+    if is_drawing:
+        drawing = np.asarray(image, np.float32)
+        if drawing.max() < MIN_CONTRAST:
+            raise BlankImage("The drawing is blank. Draw a digit first.")
+        return Prepared(_normalize(drawing), None)
     image = reduce_large(image)
     ink = _ink_on_flat(np.asarray(_grey(image)))
     if ink is not None:
