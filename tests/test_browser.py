@@ -930,7 +930,9 @@ def test_picture_is_cropped_by_dragging_a_rectangle(page: Page) -> None:
 
 def test_picture_is_cropped_with_the_keyboard(page: Page) -> None:
     page.locator("#file").set_input_files(two_digits())
+    expect(page.locator("#answer")).not_to_be_empty()
     page.locator("#crop").press("Enter")
+    expect(page.locator("#pad")).to_be_focused()
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
