@@ -930,9 +930,8 @@ def test_picture_is_cropped_by_dragging_a_rectangle(page: Page) -> None:
 
 def test_picture_is_cropped_with_the_keyboard(page: Page) -> None:
     page.locator("#file").set_input_files(two_digits())
-    expect(page.locator("#answer")).not_to_be_empty()
+    expect(page.locator("#crop")).to_be_visible()  # press() does not wait for that
     page.locator("#crop").press("Enter")
-    expect(page.locator("#pad")).to_be_focused()
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")

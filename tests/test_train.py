@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from train import ablation
 from train.__main__ import main as train
 from train.augment import random_affine
-from train.data import Digits, Splits, TrainingSet, load_mnist
+from train.data import Digits, Splits, TrainingSet, draw_training_epochs, load_mnist
 from train.drawings import (
     STYLES,
     TRAIN_CANVAS_PX,
@@ -245,6 +246,18 @@ def test_former_setting_is_reported(
     with pytest.raises(SystemExit):
         train()
     assert "DRAWINGS_FILE has been replaced by DRAWINGS_DIR" in capsys.readouterr().err
+
+
+def draw_nothing(rng: np.random.Generator, canvas_px: int) -> Image.Image:
+    """Return a black canvas."""
+    return Image.new("L", (canvas_px, canvas_px))
+
+
+def test_picture_in_which_nothing_is_found_is_an_outlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.data.make_train_pictures", lambda *_: ([draw_nothing], [3]))
+    settings = Settings(epochs=1, shapes_per_epoch=0, outliers_per_epoch=0)
+    digits = draw_training_epochs([], settings)[0]()
+    assert digits.labels.tolist() == [OUTLIER]
 
 
 @pytest.mark.parametrize("digit", range(10))

@@ -34,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "baseline (width 32)": {},
     "width 48": {"width": 48},
     "no shapes": {"shapes_per_epoch": 0},
+    "no pictures": {"pictures_per_epoch": 0},
     "no stroke warping": {"warp_amplitude": 0.0},
     "no pen drawings": {"augmentations_per_drawing": 0},
     "no affine augmentation": {"affine_strength": 0.0},

@@ -12,24 +12,24 @@ export class Pad {
   #canvas;
   #onReplace;
   #onExtend;
+  #onCropping;
   #strokes = [];
   #stroke = null; // The stroke that is being drawn.
   #pointer = null; // The pointer that draws it.
   #image = null;
   #file = null; // The file of the image, if it can be sent as it is.
-  #onCropping;
   #crop = null; // The rectangle to crop the image to: x, y, width, height, in units of the pad's edge.
   #corner = null; // Where the pointer began to drag it.
 
-  // Calls onReplace when a stroke is added or removed or the image changes, and onExtend when the
-  // stroke that is being drawn gets longer.
-  // Calls onCropping with true when cropping starts and with false when it ends.
+  // Calls onReplace when a stroke is added or removed or the image changes, onExtend when the stroke
+  // that is being drawn gets longer, and onCropping with true when cropping starts and with false
+  // when it ends.
   constructor(canvas, { onReplace, onExtend, onCropping }) {
-    this.#onCropping = onCropping;
-    canvas.addEventListener("keydown", (event) => this.#moveCrop(event));
     this.#canvas = canvas;
     this.#onReplace = onReplace;
     this.#onExtend = onExtend;
+    this.#onCropping = onCropping;
+    canvas.addEventListener("keydown", (event) => this.#moveCrop(event));
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     addEventListener("pointermove", (event) => this.#extend(event));
     addEventListener("pointerup", (event) => this.#end(event));
@@ -260,7 +260,7 @@ function drawCentered(ctx, image, edge) {
   ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
 }
 
-// Darkens what will be cropped.
+// Darkens what is cut away when the image is cropped to a rectangle.
 function drawCrop(ctx, [x, y, width, height], edge) {
   ctx.fillStyle = "rgb(0 0 0 / 50%)";
   ctx.beginPath();
