@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.learning import SCENARIOS, collect, error_rate, population
-from tests.conftest import ROOT
+from tests.population import ARTIFACTS, SCENARIOS, collect, error_rate, population
 from train.data import Splits, TrainingSet, load_mnist
 from train.fit import choose_device, evaluate_accuracy, fit
 from train.labelled import FINE_TUNING, PART, add_labelled, load_published
 from train.model import Network
 from train.sources import Drawing
-
-MODELS = ROOT / "artifacts"
 
 
 @pytest.fixture
@@ -23,14 +20,14 @@ def splits(mnist: Path, drawings: list[Drawing], tmp_path: Path) -> Splits:
     people = population(drawings, seed=0)
     labels = tmp_path / "labels.npz"
     assert collect(tmp_path, SCENARIOS["reviewed"], people, labels) == "800 digits and 0 outliers"
-    assert error_rate(MODELS, people) > 0.1
+    assert error_rate(ARTIFACTS, people) > 0.1
     return add_labelled(
         Splits(TrainingSet(train[:4000]), {"MNIST": val[:500]}, {"MNIST": test[:1000]}, {}), labels
     )
 
 
 def test_round_halves_the_error_of_a_population_and_forgets_nothing(splits: Splits) -> None:
-    network, _ = load_published(MODELS / "digits.onnx")
+    network, _ = load_published(ARTIFACTS / "digits.onnx")
     before = errors(network.eval(), splits)
     settings = replace(FINE_TUNING, epochs=2, width=network.width)
     model = fit(splits.train, splits.val, settings, choose_device("cpu"), network)

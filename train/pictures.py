@@ -42,7 +42,7 @@ class Page:
 
     image: Image.Image  # RGB
     view: Box  # what the camera sees
-    paper: Rgb  # the colour of the sheet
+    paper: Rgb  # the color of the sheet
     box: Box  # the digit, or the place for it
     height: float  # of the digit
     pen: float  # width of the digit's strokes
@@ -61,13 +61,13 @@ Step = Callable[[Page, np.random.Generator], str | None]
 
 
 def rgb(values: Any) -> Rgb:
-    """Return a colour of three whole levels."""
+    """Return a color of three whole levels."""
     red, green, blue = (int(min(max(value, 0), 255)) for value in values)
     return red, green, blue
 
 
 def mix(one: Rgb, other: Rgb, share: float) -> Rgb:
-    """Return a colour between two others."""
+    """Return a color between two others."""
     return rgb(np.array(one) * (1 - share) + np.array(other) * share)
 
 
@@ -91,45 +91,45 @@ def chance(rng: np.random.Generator, share: float) -> bool:
 
 
 def white_paper(rng: np.random.Generator) -> Rgb:
-    """Return the colour of white paper in some light."""
+    """Return the color of white paper in some light."""
     return rgb(rng.uniform(175, 252) + rng.normal(0, 4, 3))
 
 
 def tinted_paper(rng: np.random.Generator) -> Rgb:
-    """Return the colour of recycled paper, a sticky note or an envelope."""
-    colours = ((205, 200, 185), (250, 235, 110), (255, 170, 190), (160, 215, 240), (205, 165, 115))
-    return rgb(np.array(choose(colours, rng)) * rng.uniform(0.75, 1))
+    """Return the color of recycled paper, a sticky note or an envelope."""
+    colors = ((205, 200, 185), (250, 235, 110), (255, 170, 190), (160, 215, 240), (205, 165, 115))
+    return rgb(np.array(choose(colors, rng)) * rng.uniform(0.75, 1))
 
 
 def board(rng: np.random.Generator) -> Rgb:
-    """Return the colour of a blackboard or of a dark page."""
-    colours = ((30, 32, 34), (35, 70, 55), (18, 18, 30), (70, 72, 78))
-    return rgb(np.array(choose(colours, rng)) * rng.uniform(0.8, 1.3))
+    """Return the color of a blackboard or of a dark page."""
+    colors = ((30, 32, 34), (35, 70, 55), (18, 18, 30), (70, 72, 78))
+    return rgb(np.array(choose(colors, rng)) * rng.uniform(0.8, 1.3))
 
 
-def any_colour(rng: np.random.Generator) -> Rgb:
-    """Return any colour."""
+def any_color(rng: np.random.Generator) -> Rgb:
+    """Return any color."""
     return rgb(rng.uniform(20, 235, 3))
 
 
-def line_colour(paper: Rgb, rng: np.random.Generator) -> Rgb:
-    """Return the colour of printed lines on paper: blue, grey or red, and rather faint."""
-    colours: tuple[Rgb, ...] = ((90, 130, 200), (120, 120, 120), (200, 90, 100), (110, 190, 190))
+def line_color(paper: Rgb, rng: np.random.Generator) -> Rgb:
+    """Return the color of printed lines on paper: blue, grey or red, and rather faint."""
+    colors: tuple[Rgb, ...] = ((90, 130, 200), (120, 120, 120), (200, 90, 100), (110, 190, 190))
     dark = sum(paper) < 300
-    colour = (220, 220, 220) if dark else choose(colours, rng)
-    return mix(paper, colour, rng.uniform(0.25, 0.9))
+    color = (220, 220, 220) if dark else choose(colors, rng)
+    return mix(paper, color, rng.uniform(0.25, 0.9))
 
 
 def ruled(page: Page, rng: np.random.Generator) -> None:
     """Print lines, and sometimes a margin."""
     width, height = page.image.size
     gap = page.view[3] * rng.uniform(0.05, 0.2)
-    colour = line_colour(page.paper, rng)
+    color = line_color(page.paper, rng)
     for y in np.arange(rng.uniform(0, gap), height, gap):
-        page.draw.line((0, y, width, y), colour, int(rng.integers(1, 3)))
+        page.draw.line((0, y, width, y), color, int(rng.integers(1, 3)))
     if chance(rng, 0.5):
         x = page.view[0] + rng.uniform(0.05, 0.3) * (page.view[2] - page.view[0])
-        page.draw.line((x, 0, x, height), line_colour(page.paper, rng), 2)
+        page.draw.line((x, 0, x, height), line_color(page.paper, rng), 2)
 
 
 def squared(page: Page, rng: np.random.Generator) -> None:
@@ -137,20 +137,20 @@ def squared(page: Page, rng: np.random.Generator) -> None:
     width, height = page.image.size
     left, top, right, bottom = page.box
     gap = (bottom - top) * (rng.uniform(1.15, 1.6) if chance(rng, 0.4) else rng.uniform(0.15, 0.5))
-    colour, thick = line_colour(page.paper, rng), int(rng.integers(1, 3))
+    color, thick = line_color(page.paper, rng), int(rng.integers(1, 3))
     x0, y0 = (left + right - gap) / 2 % gap, (top + bottom - gap) / 2 % gap
     for x in np.arange(x0, width, gap):
-        page.draw.line((x, 0, x, height), colour, thick)
+        page.draw.line((x, 0, x, height), color, thick)
     for y in np.arange(y0, height, gap):
-        page.draw.line((0, y, width, y), colour, thick)
+        page.draw.line((0, y, width, y), color, thick)
 
 
 def dotted(page: Page, rng: np.random.Generator) -> None:
     """Print a grid of dots."""
-    gap, colour = page.view[3] * rng.uniform(0.04, 0.12), line_colour(page.paper, rng)
+    gap, color = page.view[3] * rng.uniform(0.04, 0.12), line_color(page.paper, rng)
     for x in np.arange(rng.uniform(0, gap), page.image.width, gap):
         for y in np.arange(rng.uniform(0, gap), page.image.height, gap):
-            page.draw.ellipse((x - 1, y - 1, x + 1, y + 1), colour)
+            page.draw.ellipse((x - 1, y - 1, x + 1, y + 1), color)
 
 
 def plain(page: Page, rng: np.random.Generator) -> None:
@@ -160,10 +160,10 @@ def plain(page: Page, rng: np.random.Generator) -> None:
 def isometric(page: Page, rng: np.random.Generator) -> None:
     """Print a triangular grid."""
     width, height = page.image.size
-    gap, colour = page.view[3] * rng.uniform(0.08, 0.2), line_colour(page.paper, rng)
+    gap, color = page.view[3] * rng.uniform(0.08, 0.2), line_color(page.paper, rng)
     for start in np.arange(-height, width + height, gap):
-        page.draw.line((start, 0, start + height * 0.577, height), colour)
-        page.draw.line((start, 0, start - height * 0.577, height), colour)
+        page.draw.line((start, 0, start + height * 0.577, height), color)
+        page.draw.line((start, 0, start - height * 0.577, height), color)
 
 
 # ---- things on the paper ---------------------------------------------------------------------
@@ -261,9 +261,7 @@ def window(page: Page, rng: np.random.Generator) -> None:
     page.draw.rectangle((0, 0, page.image.width, top + edge), mix(outer, paper, 0.5))
     for i in range(int(rng.integers(0, 6))):
         x = left + edge * (1 + 1.5 * i)
-        page.draw.rectangle(
-            (x, top + edge * 0.2, x + edge * 0.8, top + edge * 0.7), any_colour(rng)
-        )
+        page.draw.rectangle((x, top + edge * 0.2, x + edge * 0.8, top + edge * 0.7), any_color(rng))
 
 
 def any_grey(rng: np.random.Generator) -> Rgb:
@@ -275,7 +273,7 @@ def sheet_on_desk(page: Page, rng: np.random.Generator) -> None:
     """Show the sheet's edges, and the desk behind it."""
     left, top, right, bottom = page.view
     inner, paper = box_around(page, 0.2), page.paper
-    desk = mix(any_colour(rng), (130, 95, 65), 0.5)
+    desk = mix(any_color(rng), (130, 95, 65), 0.5)
     shares = rng.uniform(-0.1, 0.9, 4).clip(0)
     width, height = page.image.size
     if shares[0]:
@@ -292,13 +290,13 @@ def sheet_on_desk(page: Page, rng: np.random.Generator) -> None:
 
 def highlighter(page: Page, rng: np.random.Generator) -> None:
     """Mark the digit with a broad translucent pen."""
-    colour = ((255, 250, 90), (150, 255, 150), (255, 180, 220))[rng.integers(3)]
+    color = ((255, 250, 90), (150, 255, 150), (255, 180, 220))[rng.integers(3)]
     left, top, right, bottom = box_around(page, rng.uniform(0.05, 0.3))
     if chance(rng, 0.4):
         top = (top + bottom) / 2
     shape = rounded((left, top, right, bottom))
     area = page.image.crop(shape)
-    marked = np.asarray(area).astype(int) * np.array(colour) // 255
+    marked = np.asarray(area).astype(int) * np.array(color) // 255
     page.image.paste(Image.fromarray(marked.astype(np.uint8)), (shape[0], shape[1]))
 
 
@@ -308,22 +306,22 @@ def stamp(page: Page, rng: np.random.Generator) -> None:
     size = (bottom - top) * 0.14
     x = rng.choice([left - size * 0.5, right - size])
     y = rng.choice([top - size * 0.3, bottom - size * 0.7])
-    page.draw.rectangle((x, y, x + 1.5 * size, y + size), None, any_colour(rng), 2)
+    page.draw.rectangle((x, y, x + 1.5 * size, y + size), None, any_color(rng), 2)
     page.draw.line((x + 4, y + size / 2, x + 1.5 * size - 4, y + size / 2), page.ink, 2)
 
 
 def crop_marks(page: Page, rng: np.random.Generator) -> None:
     """Print the corners of a frame around the digit."""
     left, top, right, bottom = box_around(page, rng.uniform(0.25, 0.5))
-    size, colour = (bottom - top) * 0.1, pen_like(page, rng)
+    size, color = (bottom - top) * 0.1, pen_like(page, rng)
     for x, dx in ((left, size), (right, -size)):
         for y, dy in ((top, size), (bottom, -size)):
-            page.draw.line(((x + dx, y), (x, y), (x, y + dy)), colour, 2)
+            page.draw.line(((x + dx, y), (x, y), (x, y + dy)), color, 2)
 
 
 def pen_like(page: Page, rng: np.random.Generator) -> Rgb:
-    """Return the colour of the pen, or of another one."""
-    return page.ink if chance(rng, 0.6) else line_colour(page.paper, rng)
+    """Return the color of the pen, or of another one."""
+    return page.ink if chance(rng, 0.6) else line_color(page.paper, rng)
 
 
 # ---- several digits, or none -----------------------------------------------------------------
@@ -435,7 +433,7 @@ def _blinds(x: Any, y: Any, rng: np.random.Generator) -> Any:
 
 
 def shine(rgb_levels: Any, lights: Sequence[Light], rng: np.random.Generator) -> Any:
-    """Return the picture [h, w, 3] in some light, with a cast of colour."""
+    """Return the picture [h, w, 3] in some light, with a cast of color."""
     height, width = rgb_levels.shape[:2]
     x, y = np.meshgrid(
         np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32)
@@ -562,7 +560,7 @@ def _blank_page(
     height = size.min() * rng.uniform(0.22, 0.35 if crowded else 0.75) / max(shape.max(), 1)
     middle = 0.2 if crowded else 0.5
     place = corner + (size - shape * height) * rng.normal(middle, 0.13, 2).clip(0.12, 0.88)
-    kind = choose([white_paper, white_paper, tinted_paper, board, any_colour], rng)
+    kind = choose([white_paper, white_paper, tinted_paper, board, any_color], rng)
     paper = kind(rng)
     image = Image.new("RGB", tuple(page_size.tolist()), paper)
     box = (*place.tolist(), *(place + shape * height).tolist())
@@ -574,11 +572,11 @@ def _blank_page(
 
 
 def _choose_ink(paper: Rgb, rng: np.random.Generator) -> Rgb:
-    """Return a colour that can be seen on the paper."""
+    """Return a color that can be seen on the paper."""
     usual = ((40, 40, 45), (30, 50, 150), (190, 40, 50), (30, 110, 60), (110, 110, 112))
     chalks = ((240, 240, 235), (245, 230, 140), (250, 180, 190))
     while True:
-        ink = any_colour(rng)
+        ink = any_color(rng)
         if chance(rng, 0.8):
             pens = usual if sum(paper) > 330 else chalks
             ink = mix(paper, choose(pens, rng), rng.choice([1, rng.uniform(0.3, 1)]))

@@ -26,6 +26,8 @@ INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where th
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 
+BLANK = "The image is blank. Draw a digit first."
+
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]
 
@@ -54,7 +56,7 @@ def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
     if is_drawing:
         drawing = np.asarray(image, np.float32)
         if drawing.max() < MIN_CONTRAST:
-            raise BlankImage("The drawing is blank. Draw a digit first.")
+            raise BlankImage(BLANK)
         return Prepared(_normalize(drawing), None)
     image = reduce_large(image)
     ink = _ink_on_flat(np.asarray(_grey(image)))
@@ -64,7 +66,7 @@ def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
         return Prepared(_normalize(_ink_of_crop(np.asarray(_grey(image)))), None)
     found = find_digit(_opaque(image))
     if found is None:
-        raise BlankImage("The image is blank. Draw a digit first.")
+        raise BlankImage(BLANK)
     return Prepared(_normalize(found.ink), found.doubt)
 
 
@@ -145,7 +147,7 @@ def _ink_of_crop(grey: Grey) -> Ink:
     contrast = grey - np.float32(_level_of_corners(grey))
     ink = np.maximum(contrast, 0) if contrast.sum() > 0 else np.maximum(-contrast, 0)
     if ink.max() < MIN_CONTRAST:
-        raise BlankImage("The image is blank. Draw a digit first.")
+        raise BlankImage(BLANK)
     return np.asarray(ink, np.float32)
 
 

@@ -1,7 +1,7 @@
 """Find the one digit in a picture of paper or of a screen.
 
 1. The background is a wide median. Ink is what is outside the range of the backgrounds nearby, in
-   any colour channel, so that shadows, panels and the edges of sheets are background.
+   any color channel, so that shadows, panels and the edges of sheets are background.
 2. Ruled lines are removed, and strokes that they cross are repaired.
 3. Connected components of ink are digits, parts of one, or neither: frames, bars, blobs, specks,
    and what continues beyond the picture.
@@ -99,12 +99,12 @@ def _masks(contrast: Ink, ink: Ink, faintest: float, strong: float) -> Iterator[
         yield mask, mask
         yield _without_lines(mask, ink), mask
     mask = ink > max(faintest, THRESHOLDS[0] * strong)
-    for colour in _split_by_colour(contrast, mask):
-        yield colour, mask
+    for color in _split_by_color(contrast, mask):
+        yield color, mask
 
 
-def _split_by_colour(contrast: Ink, mask: Mask) -> list[Mask]:
-    """Return the pixels of two colours of ink: 2-means."""
+def _split_by_color(contrast: Ink, mask: Mask) -> list[Mask]:
+    """Return the pixels of two colors of ink: 2-means."""
     values = contrast[mask]
     if len(values) < 2:
         return []
@@ -298,8 +298,8 @@ def _choose(
     middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
     away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
-    odd = _is_odd(parts, edge)
-    score = np.where(odd, score * 0.05, score)
+    clutter = _is_clutter(parts, edge)
+    score = np.where(clutter, score * 0.05, score)
     main = int(score.argmax())
     group = [main]
     box = [parts.left[main], parts.top[main], parts.right[main], parts.bottom[main]]
@@ -313,19 +313,19 @@ def _choose(
         beside = gap_x > -0.1 * tall or gap_y > -0.1 * tall
         large = parts.height[i] > 0.6 * tall and parts.mass[i] > 0.2 * parts.mass[main]
         is_ring_of_8 = gap_y < 0.06 * tall and gap_x < -0.4 * parts.width[i]
-        if large and beside and not odd[i] and not is_ring_of_8:
+        if large and beside and not clutter[i] and not is_ring_of_8:
             rival = rival or [int(i)]
-        elif not odd[i] and max(gap_x, gap_y) < 0.1 * tall:
+        elif not clutter[i] and max(gap_x, gap_y) < 0.1 * tall:
             group.append(int(i))
             box = [
                 *np.minimum(box[:2], (parts.left[i], parts.top[i])),
                 *np.maximum(box[2:], (parts.right[i], parts.bottom[i])),
             ]
-    doubt = "unclear_picture" if odd[main] else None
+    doubt = "unclear_picture" if clutter[main] else None
     return np.array(group), float(score[main]), doubt, np.array(rival, int)
 
 
-def _is_odd(parts: Components, edge: int) -> Mask:
+def _is_clutter(parts: Components, edge: int) -> Mask:
     """Return which components are not a digit: cut off, frames, bars and blobs."""
     width, height = parts.width, parts.height
     fill = parts.area / (width * height)
@@ -341,8 +341,8 @@ def _is_odd(parts: Components, edge: int) -> Mask:
         & (height[:, None] * 0.3 < height)
     ).any(axis=1)
     frame = encloses & (fill < 0.4)
-    odd: Mask = cut_off | bar | blob | frame
-    return odd
+    clutter: Mask = cut_off | bar | blob | frame
+    return clutter
 
 
 def _extract(
@@ -352,22 +352,22 @@ def _extract(
     group: NDArray[np.intp],
     foreign: Mask,
 ) -> tuple[float, Ink]:
-    """Return how well the digit stands out, and its ink along the axis of its colour, 0 to 255."""
+    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255."""
     box = (
         slice(max(0, parts.top[group].min() - 4), parts.bottom[group].max() + 4),
         slice(max(0, parts.left[group].min() - 4), parts.right[group].max() + 4),
     )
     labels, contrast, pixels = parts.labels[box], contrast[box], pixels[box]
     member = np.isin(labels, group)
-    colour = contrast[member].mean(axis=0)
-    colour /= max(float(np.linalg.norm(colour)), 1e-6)
-    ink = np.maximum(contrast @ colour, 0)
+    color = contrast[member].mean(axis=0)
+    color /= max(float(np.linalg.norm(color)), 1e-6)
+    ink = np.maximum(contrast @ color, 0)
     is_other = foreign[box] & ~member
     near = _around(member)
     ink[~near | is_other] = 0
     full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
     paper = _around(near) & ~near & ~is_other
-    separation = _separation(pixels[member] @ colour, pixels[paper] @ colour)
+    separation = _separation(pixels[member] @ color, pixels[paper] @ color)
     return separation, np.minimum(ink * (255 / full), 255)
 
 
