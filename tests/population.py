@@ -1,4 +1,4 @@
-"""People whose handwriting slants backwards, which the model reads badly, as users of the service."""
+"""People whose handwriting slants backwards, as users of the service. The model reads it badly."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

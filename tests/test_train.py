@@ -2,9 +2,12 @@
 
 import base64
 import json
+import os
 import socket
+import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +21,7 @@ import torch
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from tests.conftest import ROOT, wait_until
 from train import ablation
 from train.__main__ import main as train
 from train.augment import random_affine
@@ -268,6 +272,41 @@ def test_shapes_are_digits_in_a_box_about_1_high(digit: int) -> None:
         width, height = np.ptp(points, axis=0)
         assert 0.8 < height < 1.7
         assert width < 1.5
+
+
+RENDER = """
+from tests.test_train import draw_slowly
+from train.drawings import render_all
+render_all([draw_slowly] * 1000, ["white-on-black"], 28)
+"""
+
+
+def draw_slowly(rng: np.random.Generator, canvas_px: int) -> Image.Image:
+    """Name the process that draws, and return a black canvas."""
+    with open(os.environ["DRAWING_PROCESSES"], "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(0.1)
+    return Image.new("L", (canvas_px, canvas_px))
+
+
+def test_processes_that_draw_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "processes"
+    environ = os.environ | {"DRAWING_PROCESSES": str(file)}
+    training = subprocess.Popen([sys.executable, "-c", RENDER], cwd=ROOT, env=environ)
+    wait_until(lambda: file.exists() and len(file.read_text().split()) > 2)
+    training.kill()
+    training.wait()
+    processes = {int(pid) for pid in file.read_text().split()}
+    wait_until(lambda: not any(map(is_running, processes)))
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_rendering_repeats_for_a_seed_and_differs_between_styles() -> None:

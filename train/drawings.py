@@ -5,10 +5,13 @@ The pictures are prepared by the code that serves.
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,7 +194,21 @@ def render_all(
 @cache
 def _processes() -> ProcessPoolExecutor:
     # Not forked from this process, whose threads may be training a network.
-    return ProcessPoolExecutor(mp_context=get_context("forkserver"))
+    return ProcessPoolExecutor(
+        mp_context=get_context("forkserver"), initializer=_end_with_the_parent
+    )
+
+
+def _end_with_the_parent() -> None:
+    """End this process when the one that started the pool is killed; the pool alone would not."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
