@@ -28,7 +28,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.conftest import ROOT, Server
+from tests.conftest import LIMIT_S, ROOT, Server
 from tests.pictures import SEVEN, encoded, seven
 from webapp.model import Model
 from webapp.preprocess import prepare
@@ -234,7 +234,7 @@ def hold(page: Page, url: str) -> list[Route]:
 
 def take(page: Page, held: list[Route]) -> Route:
     """Wait for the next request that is held back."""
-    for _ in range(500):
+    for _ in range(100 * LIMIT_S):
         if held:
             return held.pop(0)
         page.wait_for_timeout(10)
@@ -1364,7 +1364,7 @@ def wait_for_reviews(page: Page, *expected: tuple[int | None, str | None]) -> No
     """Wait until the predictions, newest first, have these labels and reviews."""
     url = page.url.replace("/digits", "").replace("/review", "/api/predictions")
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    for _ in range(500):
+    for _ in range(100 * LIMIT_S):
         rows = page.request.get(url, headers=headers).json()["predictions"]
         found = tuple((row["true_digit"], row["review"]) for row in rows)
         if found == expected:
