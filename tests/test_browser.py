@@ -42,6 +42,7 @@ FLAGS = [
     "--no-first-run",
 ]
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+expect.set_options(timeout=1_000 * LIMIT_S)
 TOKEN = "operator-token"
 
 # URL patterns of the page's requests.
@@ -1429,9 +1430,10 @@ def test_further_labels_follow_the_first_hundred(review: Page) -> None:
 def test_failed_decision_is_shown_and_retried(review: Page) -> None:
     sign_in(review)
     expect(review.locator("#question")).to_contain_text("Label 1")
-    review.route(LABELS, lambda route: route.abort(), times=1)
+    review.route(LABELS, lambda route: route.abort())
     review.keyboard.press("7")
     expect(review.locator("#message")).to_have_text(f"Unsaved: 1. {UNREACHABLE}")
+    review.unroute(LABELS)
     expect(review.locator("#message")).to_have_text("")
     wait_for_reviews(review, (7, "accepted"), (7, None))
 
