@@ -99,7 +99,12 @@ def test_base_images_are_build_arguments() -> None:
     others = {each["image"] for each in services} - built
     assert all(re.match(r"\$\{\w+_IMAGE:-", image) for image in others)
     arguments = [each["build"]["args"]["PYTHON_IMAGE"] for each in services if "build" in each]
-    assert arguments == 2 * ["${PYTHON_IMAGE:-python:3.12-slim}"]
+    assert {*arguments} == {"${PYTHON_IMAGE:-python:3.12-slim}"}
+
+
+def test_whichever_training_runs_first_builds_the_image() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["retrain"]["build"] == services["train"]["build"]
 
 
 def test_training_has_no_access_to_the_database() -> None:
