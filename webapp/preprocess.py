@@ -42,8 +42,8 @@ class Prepared(NamedTuple):
 def prepare(image: Image.Image) -> Grey:
     """Return the digit in an image in MNIST's format: uint8 [28, 28], ink 255 on 0.
 
-    The ink may be dark or light, on a background of any grey or on a transparent one.
-    Raises BlankImage if nothing differs from the background.
+    The ink may be darker or lighter than its background, or of another color. The background may be
+    flat, transparent, paper or a screen. Raises BlankImage if nothing differs from the background.
     """
     return examine(image).pixels
 
@@ -59,32 +59,25 @@ def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
             raise BlankImage(BLANK)
         return Prepared(_normalize(drawing), None)
     image = reduce_large(image)
-    ink = _ink_on_flat(np.asarray(_grey(image)))
+    grey = np.asarray(_opaque(image, "L"))
+    ink = _ink_on_flat(grey)
+    if ink is None and max(image.size) < SMALL_PX:
+        ink = _ink_of_crop(grey)
     if ink is not None:
         return Prepared(_normalize(ink), None)
-    if max(image.size) < SMALL_PX:
-        return Prepared(_normalize(_ink_of_crop(np.asarray(_grey(image)))), None)
-    found = find_digit(_opaque(image))
+    found = find_digit(_opaque(image, "RGB"))
     if found is None:
         raise BlankImage(BLANK)
     return Prepared(_normalize(found.ink), found.doubt)
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    """Return the luminance, mode L, with transparent pixels on a backing."""
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image in mode L or RGB, with transparent pixels on a backing."""
     if not image.has_transparency_data or _is_opaque(image):
-        return image.convert("L")
+        return image.convert(mode)
     grey, alpha = image.convert("LA").split()
-    return Image.composite(grey, Image.new("L", grey.size, _backing_level(grey, alpha)), alpha)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, with transparent pixels on a backing."""
-    if not image.has_transparency_data or _is_opaque(image):
-        return image.convert("RGB")
-    grey, alpha = image.convert("LA").split()
-    backing = Image.new("RGB", image.size, (_backing_level(grey, alpha),) * 3)
-    backing.paste(image.convert("RGB"), mask=alpha)
+    backing = Image.new("L", image.size, _backing_level(grey, alpha)).convert(mode)
+    backing.paste(image.convert(mode), mask=alpha)
     return backing
 
 
@@ -167,11 +160,7 @@ def _level_of_corners(grey: Grey) -> float:
 
 
 def _edge(grey: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate(_sides(grey))
-
-
-def _sides(grey: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    return grey[0], grey[-1], grey[:, 0], grey[:, -1]
+    return np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1]))
 
 
 def _normalize(ink: Ink) -> Grey:
@@ -233,7 +222,6 @@ def _area_weights(profile: Ink, scale: float) -> Ink:
     room = IMAGE_PX - math.ceil(size / scale - 1e-6)
     start = min(max(math.ceil(IMAGE_PX / 2 - middle / scale), 0), room)
     edges = (np.arange(IMAGE_PX + 1) - start) * scale
-    before = (
-        (edges[:, np.newaxis] - pixels).clip(0, 1).astype(np.float32)
-    )  # of each edge of an output pixel
+    # The share of each input pixel that lies before each edge of an output pixel.
+    before = (edges[:, np.newaxis] - pixels).clip(0, 1).astype(np.float32)
     return np.diff(before, axis=0)
