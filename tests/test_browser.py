@@ -941,6 +941,15 @@ def test_picture_is_cropped_with_the_keyboard(page: Page) -> None:
     expect(page.locator("#crop")).to_be_hidden()
 
 
+def test_escape_ends_cropping_and_keeps_the_picture(page: Page) -> None:
+    page.locator("#file").set_input_files(two_digits())
+    page.click("#crop")
+    expect(page.locator("#crop")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator("#crop")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#crop")).to_be_visible()
+
+
 def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
     with page.expect_request(PREVIEWS) as request:
         page.locator("#file").set_input_files(image_file(edge=2500))

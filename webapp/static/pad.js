@@ -29,7 +29,7 @@ export class Pad {
     this.#onReplace = onReplace;
     this.#onExtend = onExtend;
     this.#onCropping = onCropping;
-    canvas.addEventListener("keydown", (event) => this.#moveCrop(event));
+    canvas.addEventListener("keydown", (event) => this.#editCrop(event));
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     addEventListener("pointermove", (event) => this.#extend(event));
     addEventListener("pointerup", (event) => this.#end(event));
@@ -63,7 +63,7 @@ export class Pad {
     if (!this.isEmpty) this.#replace(this.#strokes.slice(0, -1));
   }
 
-  // Replaces the drawing with an image, and the file that it was read from if the server reads it.
+  // Replaces the drawing with an image. Its file is what will be sent if the server reads its type.
   showImage(image, file) {
     this.#replace([], image, SENT_TYPES.includes(file.type) ? file : null);
   }
@@ -101,20 +101,15 @@ export class Pad {
   }
 
   // Arrow keys move the rectangle; with Shift, they change its size. Enter crops, Escape cancels.
-  #moveCrop(event) {
-    const isEnd = event.key === "Enter" || event.key === "Escape";
-    if (this.#crop && isEnd) {
-      event.preventDefault();
-      event.stopPropagation();
-      if (event.key === "Enter") this.#cropImage();
-      else this.#endCropping();
-    }
+  #editCrop(event) {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
-    if (!this.#crop || !step) return;
+    if (!this.#crop || !(step || event.key === "Enter" || event.key === "Escape")) return;
     event.preventDefault();
+    event.stopPropagation(); // The page uses some of these keys, too.
+    if (event.key === "Enter") return this.#cropImage();
+    if (event.key === "Escape") return this.#endCropping();
     const [x, y, width, height] = this.#crop;
-    const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
     const [dx, dy] = step.map((direction) => direction * 0.025);
     this.#crop = event.shiftKey
       ? [x, y, clamp(width + dx, 0.05, 1 - x), clamp(height + dy, 0.05, 1 - y)]
@@ -123,7 +118,7 @@ export class Pad {
   }
 
   #dragCrop(event) {
-    const [x, y] = this.#toPoint(event).map((value) => Math.min(Math.max(value, 0), 1));
+    const [x, y] = this.#toPoint(event).map((value) => clamp(value, 0, 1));
     const [fromX, fromY] = this.#corner;
     this.#crop = [Math.min(x, fromX), Math.min(y, fromY), Math.abs(x - fromX), Math.abs(y - fromY)];
     this.#render();
@@ -160,14 +155,13 @@ export class Pad {
     // Without capture, a mouse button released outside the window would go unnoticed. Events that
     // a script dispatches have no pointer to capture.
     if (event.isTrusted) this.#canvas.setPointerCapture(event.pointerId);
+    this.#pointer = { id: event.pointerId, type: event.pointerType, downAt: event.timeStamp };
     if (this.#crop) {
-      this.#pointer = { id: event.pointerId, type: event.pointerType };
       this.#corner = this.#toPoint(event);
       return;
     }
     const stroke = [this.#toPoint(event)];
     this.#replace([...this.#strokes, stroke]);
-    this.#pointer = { id: event.pointerId, type: event.pointerType, downAt: event.timeStamp };
     this.#stroke = stroke;
   }
 
@@ -185,7 +179,7 @@ export class Pad {
   }
 
   #extend(event) {
-    if (this.#corner && event.pointerId === this.#pointer.id) this.#dragCrop(event);
+    if (this.#isDraggingCrop(event)) this.#dragCrop(event);
     if (!this.#isDrawing(event)) return;
     const coalesced = event.getCoalescedEvents?.() ?? [];
     for (const each of coalesced.length ? coalesced : [event]) {
@@ -202,13 +196,17 @@ export class Pad {
   }
 
   #end(event) {
-    if (this.#corner && event.pointerId === this.#pointer.id) this.#cropImage();
+    if (this.#isDraggingCrop(event)) this.#cropImage();
     if (this.#isDrawing(event)) this.#stroke = null;
   }
 
   #cancel(event) {
-    if (this.#corner && event.pointerId === this.#pointer.id) this.#endCropping();
+    if (this.#isDraggingCrop(event)) this.#endCropping();
     if (this.#isDrawing(event)) this.undo();
+  }
+
+  #isDraggingCrop(event) {
+    return this.#corner !== null && event.pointerId === this.#pointer.id;
   }
 
   #isDrawing(event) {
@@ -233,6 +231,10 @@ export class Pad {
   }
 }
 
+function clamp(value, low, high) {
+  return Math.min(Math.max(value, low), high);
+}
+
 // Returns the second point, or the point of the line between them that is on the pad's edge.
 function clip([fromX, fromY], point) {
   const [x, y, width] = point;
@@ -249,7 +251,7 @@ function shareInside(from, to) {
 
 // Returns a point as the server expects it: rounded, and with the width in units of the pad's edge.
 function toSentPoint([x, y, width]) {
-  const round = (value) => Math.round(1e4 * Math.min(Math.max(value, 0), 1)) / 1e4;
+  const round = (value) => Math.round(1e4 * clamp(value, 0, 1)) / 1e4;
   return [round(x), round(y), round(width * PEN_WIDTH)];
 }
 

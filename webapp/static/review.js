@@ -120,7 +120,7 @@ function render() {
   element("progress").textContent = describeProgress();
 }
 
-// Estimates the error of labels by those that no disagreement or doubt had put in front.
+// Estimates the error rate of labels from the random sample: those that agree with a certain prediction.
 function describeProgress() {
   const sample = decisions.filter(
     ({ prediction }) => prediction.true_digit === prediction.predicted_digit && !prediction.uncertain,
