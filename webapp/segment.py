@@ -68,16 +68,16 @@ def find_digit(image: Image.Image) -> Found | None:
         contrast = _contrast(work, *window)
         ink = np.abs(contrast).max(axis=2)
         strong = float(np.quantile(ink, 0.997))
-        for mask, foreign in _masks(contrast, ink, max(MIN_INK, noise), strong):
+        for mask, all_ink in _masks(contrast, ink, max(MIN_INK, noise), strong):
             if not mask.any():
                 continue
             parts = components(mask, ink)
             if parts.area.max() < MIN_AREA:
                 continue
             group, score, doubt, rival = _choose(parts, ink.shape)
-            separation, digit = _extract(np.asarray(work), contrast, parts, group, foreign)
-            if rival.size:
-                rivals, _ = _extract(np.asarray(work), contrast, parts, rival, foreign)
+            separation, digit = _extract(np.asarray(work), contrast, parts, group, all_ink)
+            if rival.size:  # if it hardly stands out, it is a stain, not a digit
+                rivals, _ = _extract(np.asarray(work), contrast, parts, rival, all_ink)
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             tried.append((score * separation / (separation + 3), Found(digit, doubt)))
             if separation > CLEAR and doubt != "unclear_picture":
@@ -93,7 +93,7 @@ def _with_rivals(best: tuple[float, Found], tried: list[tuple[float, Found]]) ->
 
 
 def _masks(contrast: Ink, ink: Ink, faintest: float, strong: float) -> Iterator[tuple[Mask, Mask]]:
-    """Yield masks that may show the digit, and all ink: the likeliest first."""
+    """Yield masks that may show the digit, the likeliest first, each with the mask of all ink."""
     for share in THRESHOLDS:
         mask = ink > max(faintest, share * strong)
         yield mask, mask
@@ -123,6 +123,7 @@ def _split_by_color(contrast: Ink, mask: Mask) -> list[Mask]:
 
 
 def _work_copy(image: Image.Image) -> Image.Image:
+    """Return the picture, reduced if its longer edge exceeds WORK_PX."""
     factor = max(image.size) / WORK_PX
     if factor <= 1:
         return image
@@ -131,7 +132,10 @@ def _work_copy(image: Image.Image) -> Image.Image:
 
 
 def _contrast(image: Image.Image, coarse: int, window: int) -> Ink:
-    """Return how far each pixel is above (or, negative, below) the backgrounds nearby."""
+    """Return how far each pixel is above (or, negative, below) the backgrounds nearby, [h, w, 3].
+
+    coarse: pixels per pixel of the background; window: edge of the median filter there.
+    """
     size = [max(1, -(-side // coarse)) for side in image.size]
     small = image.resize(size, Image.Resampling.BOX)
     median = small.filter(ImageFilter.MedianFilter(window))
@@ -148,6 +152,7 @@ def _contrast(image: Image.Image, coarse: int, window: int) -> Ink:
 def _noise(pixels: Ink) -> float:
     """Return the standard deviation of the noise, from neighbouring pixels of a channel."""
     steps = np.abs(np.diff(pixels[:, :, 1], axis=1))
+    # The median of such a difference is 0.954 standard deviations if the noise is normal.
     return float(np.median(steps)) / 0.954 if steps.size else 0.0
 
 
@@ -211,13 +216,8 @@ def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
 
 def _without_lines(mask: Mask, ink: Ink) -> Mask:
     """Return the mask without lines across the picture."""
-    for turn in (False, True):
-        if turn:
-            mask, ink = mask.T, ink.T
-        mask = _without_horizontal_lines(mask, ink)
-        if turn:
-            mask = mask.T
-    return mask
+    mask = _without_horizontal_lines(mask, ink)
+    return _without_horizontal_lines(mask.T, ink.T).T
 
 
 def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
@@ -237,7 +237,10 @@ def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
 
 
 def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
-    """Remove lines of a slope that reach the left or the right edge; return whether there are."""
+    """Remove lines of a slope that reach the left or the right edge; return whether there are any.
+
+    The mask is changed. It is sheared, so that lines of the slope are rows.
+    """
     height, width = mask.shape
     columns = np.arange(width)
     shift = np.rint((columns - width / 2) * slope).astype(int)
@@ -256,12 +259,13 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     is_line[:, 0] &= thick[:, :end].any(axis=1)
     is_line[:, 2] &= thick[:, -end:].any(axis=1)
     is_line[:, 1] &= _stretched(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
-    is_line &= ~_stretched(_shrunk(is_line, LINE_PX), LINE_PX)  # thick areas
+    thick_area = _stretched(~_stretched(~is_line, LINE_PX // 2 + 1), LINE_PX)
+    is_line &= ~thick_area
     line = _stretched(is_line, 1)[:, third] & sheared
     if not line.any():
         return False
     levels = ink[at, columns]
-    rest = sheared & ~line
+    rest = sheared & ~line  # where it is above and below a line, a stroke crosses the line
     rest[:, 1:-1] |= rest[:, 2:] | rest[:, :-2]
     above, below = np.zeros_like(rest), np.zeros_like(rest)
     for step in range(1, LINE_PX):
@@ -282,17 +286,16 @@ def _stretched(mask: Mask, count: int) -> Mask:
     return result
 
 
-def _shrunk(mask: Mask, count: int) -> Mask:
-    return ~_stretched(~mask, (count + 1) // 2)
-
-
 # ---- choice ----------------------------------------------------------------------------------
 
 
 def _choose(
     parts: Components, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], float, str | None, NDArray[np.intp]]:
-    """Return the components that form the digit, its score, the doubt, and another digit if any."""
+    """Return the components that form the digit, its score, the doubt, and another digit if any.
+
+    The digit is large, strong and near the middle; clutter is chosen if there is nothing else.
+    """
     height, width = shape
     edge = min(shape)
     middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
@@ -332,6 +335,7 @@ def _is_clutter(parts: Components, edge: int) -> Mask:
     longer = np.maximum(width, height)
     cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
+    # Twice the area over the outline is the width of the strokes.
     blob = (2 * parts.area > 0.28 * height * parts.outline) & (longer > 0.1 * edge)
     encloses = (
         (parts.left[:, None] < parts.left)
@@ -350,9 +354,13 @@ def _extract(
     contrast: Ink,
     parts: Components,
     group: NDArray[np.intp],
-    foreign: Mask,
+    all_ink: Mask,
 ) -> tuple[float, Ink]:
-    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255."""
+    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255.
+
+    pixels: uint8 [h, w, 3]; group: indices of the digit's components; all_ink: the ink of others
+    is left out.
+    """
     box = (
         slice(max(0, parts.top[group].min() - 4), parts.bottom[group].max() + 4),
         slice(max(0, parts.left[group].min() - 4), parts.right[group].max() + 4),
@@ -362,7 +370,7 @@ def _extract(
     color = contrast[member].mean(axis=0)
     color /= max(float(np.linalg.norm(color)), 1e-6)
     ink = np.maximum(contrast @ color, 0)
-    is_other = foreign[box] & ~member
+    is_other = all_ink[box] & ~member
     near = _around(member)
     ink[~near | is_other] = 0
     full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
