@@ -1,13 +1,13 @@
-"""Pictures of digits on paper and screens, as cameras take them.
+"""Synthetic photographs of digits on paper, and screenshots.
 
-A picture is composed from the strokes of a drawing: paper, things on the paper, a pen, light, and a
-camera, each at random. Some kinds of each are kept for the test.
+A picture is composed at random: paper, the strokes of a drawing, things on the paper, light, and a
+camera. Some kinds of each are not used in training but in tests/test_model.py.
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,8 +21,8 @@ from webapp.strokes import render
 
 READABLE, SEVERAL, UNREADABLE = "readable", "several", "unreadable"
 VIEW = 0.74  # share of the page's edge that the camera sees
-SPOILED_SHARE = 0.2  # of the pictures for training, on which the digit is crossed out
-EMPTY = 24  # levels between ink and paper: less is hard to see
+SPOILED_SHARE = 0.2  # of the training pictures: their digit is crossed out or scribbled over
+MIN_INK_CONTRAST = 24  # grey levels; fainter ink is hard to see
 
 T = TypeVar("T")
 Rgb = tuple[int, int, int]
@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Picture(NamedTuple):
-    """A picture, and whether it shows one readable digit, several or none."""
+    """A picture, and what it shows: one digit (READABLE), SEVERAL digits, or none (UNREADABLE)."""
 
     image: Image.Image
     outcome: str
@@ -38,7 +38,7 @@ class Picture(NamedTuple):
 
 @dataclass
 class Page:
-    """A sheet with a digit, before a camera takes it. Coordinates are in pixels."""
+    """A sheet with a digit, before it is photographed. Coordinates and lengths are in pixels."""
 
     image: Image.Image  # RGB
     view: Box  # what the camera sees
@@ -47,9 +47,9 @@ class Page:
     height: float  # of the digit
     pen: float  # width of the digit's strokes
     ink: Rgb
-    strokes: list[Points]  # in units of the box' height, from its corner
-    others: Sequence[list[Points]]  # strokes of other digits
-    is_screen: bool = False
+    strokes: list[Points]  # in units of `height`, from the upper left corner of the box
+    others: Sequence[list[Points]]  # strokes of other digits, in the same unit
+    is_screen: bool = False  # screenshots have no perspective
 
     @property
     def draw(self) -> ImageDraw.ImageDraw:
@@ -61,13 +61,13 @@ Step = Callable[[Page, np.random.Generator], str | None]
 
 
 def rgb(values: Any) -> Rgb:
-    """Return a color of three whole levels."""
+    """Return a color with levels rounded down to integers from 0 to 255."""
     red, green, blue = (int(min(max(value, 0), 255)) for value in values)
     return red, green, blue
 
 
 def mix(one: Rgb, other: Rgb, share: float) -> Rgb:
-    """Return a color between two others."""
+    """Return a color between two others: `one` for a share of 0, `other` for 1."""
     return rgb(np.array(one) * (1 - share) + np.array(other) * share)
 
 
@@ -222,7 +222,7 @@ def small_print(page: Page, rng: np.random.Generator) -> None:
 
 
 def hole(page: Page, rng: np.random.Generator) -> None:
-    """Punch holes at the left edge of the sheet."""
+    """Punch two holes at the left edge of the sheet."""
     radius = (page.view[3] - page.view[1]) * rng.uniform(0.015, 0.035)
     x = page.view[0] + 2 * radius
     for share in (0.2, 0.8):
@@ -242,7 +242,7 @@ def finger(page: Page, rng: np.random.Generator) -> None:
 
 
 def window(page: Page, rng: np.random.Generator) -> None:
-    """Surround the sheet with the window of a program that paints."""
+    """Surround the sheet with the window of a paint program."""
     page.is_screen = True
     left, top, right, bottom = page.view
     outer, paper = any_grey(rng), page.paper
@@ -352,7 +352,7 @@ def neighbours(page: Page, rng: np.random.Generator) -> str:
             corner = (left + rng.normal(0, 0.1) * height, bottom + gap)
             bottom += gap + scale
         write(page, strokes, np.array(corner), scale, page.pen)
-    page.box = (left, top, right, bottom)  # what is drawn around it is around all digits
+    page.box = (left, top, right, bottom)  # so that a frame or a circle encloses all digits
     return SEVERAL
 
 
@@ -490,18 +490,18 @@ def develop(image: Image.Image, lights: Sequence[Light], rng: np.random.Generato
 
 @dataclass(frozen=True)
 class Kinds:
-    """What pictures are composed of."""
+    """What pictures are composed of; one that is named twice is chosen twice as often."""
 
     papers: Sequence[Step]
     clutter: Sequence[Step]  # leaves the digit readable
-    spoilers: Sequence[Step]  # there is more than one digit, or none that can be read
+    spoilers: Sequence[Step]  # leave several digits, or none that can be read
     lights: Sequence[Light]
 
 
 TRAIN_KINDS = Kinds(
     (plain, plain, plain, ruled, squared, dotted),
     (frame, circle, underline, small_print, hole, window, sheet_on_desk, highlighter),
-    (neighbours, neighbours, crossed_out, scribbled),
+    (crossed_out, scribbled),
     (_even, _slope, _vignette, _shadow, _flash),
 )
 TEST_KINDS = Kinds(
@@ -516,9 +516,10 @@ def make_picture(
     spoiled: float,
     rng: np.random.Generator,
 ) -> Picture:
-    """Return a picture of a digit at random.
+    """Return a random picture of a digit.
 
-    others: strokes of two more digits. spoiled: share of pictures without one readable digit.
+    others: strokes of two more digits. spoiled: the probability that there are several digits, or
+    none that can be read.
     """
     spoiler = choose(kinds.spoilers, rng) if chance(rng, spoiled) else nothing
     page = _blank_page(strokes, others, spoiler is neighbours, rng)
@@ -581,7 +582,7 @@ def _choose_ink(paper: Rgb, rng: np.random.Generator) -> Rgb:
             pens = usual if sum(paper) > 330 else chalks
             ink = mix(paper, choose(pens, rng), rng.choice([1, rng.uniform(0.3, 1)]))
         difference = np.abs(np.subtract(ink, paper))
-        if difference.max() >= 2 * EMPTY and difference.sum() >= 3 * EMPTY:
+        if difference.max() >= 2 * MIN_INK_CONTRAST and difference.sum() >= 3 * MIN_INK_CONTRAST:
             return ink
 
 
@@ -603,16 +604,15 @@ def _write_digit(page: Page, rng: np.random.Generator) -> None:
 def make_train_pictures(
     drawings: Sequence[Drawing], count: int, seed: int
 ) -> tuple[list[Renderer], list[int]]:
-    """Return pictures and their digits, or OUTLIER where the digit is crossed out."""
+    """Return renderers of pictures, and their labels: the digit, or OUTLIER if it is unreadable."""
     rng = np.random.default_rng(seed)
-    kinds = replace(TRAIN_KINDS, spoilers=(crossed_out, scribbled))
     renderers: list[Renderer] = []
     labels = []
     for chosen in rng.integers(len(drawings), size=(count, 3)).tolist():
         drawing, *others = (drawings[i] for i in chosen)
         is_spoiled = chance(rng, SPOILED_SHARE)
         strokes = [other.strokes for other in others]
-        renderers.append(partial(_render, drawing.strokes, strokes, kinds, float(is_spoiled)))
+        renderers.append(partial(_render, drawing.strokes, strokes, float(is_spoiled)))
         labels.append(OUTLIER if is_spoiled else drawing.digit)
     return renderers, labels
 
@@ -620,9 +620,8 @@ def make_train_pictures(
 def _render(
     strokes: list[Points],
     others: Sequence[list[Points]],
-    kinds: Kinds,
     spoiled: float,
     rng: np.random.Generator,
     canvas_px: int,
 ) -> Image.Image:
-    return make_picture(strokes, others, kinds, spoiled, rng).image
+    return make_picture(strokes, others, TRAIN_KINDS, spoiled, rng).image
