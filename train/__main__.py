@@ -120,7 +120,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         choices=[source.file for source in SOURCES],
-        help="do without a file of pen strokes that cannot be downloaded; may be repeated",
+        help="leave out a file of pen strokes that cannot be downloaded; may be repeated",
     )
     if environ.get("DRAWINGS_FILE"):
         parser.error(

@@ -44,7 +44,7 @@ TEST_WRITERS = frozenset(
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
 TEST_OUTLIERS = 1_000  # of each kind
-COPIES = {"pendigits": 1, "uji": 3}  # weights of the sources: one has ten times as many drawings
+COPIES = {"pendigits": 1, "uji": 3}  # of each drawing, by source: pendigits has nine times as many
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TrainingSet:
 class Splits:
     """All data by use, and by source; `ood` has outliers of kinds and fonts not trained on.
 
-    test_writers: of the test drawings, in each style.
+    test_writers: the writer of each test drawing; the order is the same in each style.
     """
 
     train: TrainingSet
@@ -109,7 +109,7 @@ def load(
 ) -> Splits:
     """Load MNIST and draw the pen strokes; download what is missing.
 
-    without: names of files of pen strokes to do without.
+    without: names of files of pen strokes to leave out.
     """
     train, val, test = load_mnist(folder)
     drawings = read_drawings(drawings_folder, without)
@@ -135,12 +135,12 @@ def by_writers(drawings: Iterable[Drawing], writers: Set[str]) -> list[Drawing]:
 
 
 def readable_test_drawings(drawings: Iterable[Drawing]) -> list[Drawing]:
-    """Return the drawings of the test writers."""
+    """Return the drawings of the test writers, without unfinished fours."""
     return [d for d in by_writers(drawings, TEST_WRITERS) if not is_unfinished_four(d)]
 
 
 def draw_test_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
-    """Return the drawings of the test writers, in each style."""
+    """Return the readable drawings of the test writers, in each style."""
     readable = readable_test_drawings(drawings)
     return {f"drawings, {style}": draw_digits(readable, [style]) for style in STYLES}
 
@@ -164,7 +164,7 @@ def draw_test_outliers() -> dict[str, Digits]:
 def draw_training_epochs(
     drawings: Sequence[Drawing], settings: Settings
 ) -> list[Callable[[], Digits]]:
-    """Return functions that return the synthetic data of each epoch.
+    """Return a function for each epoch, which waits for its synthetic data and returns them.
 
     All epochs are drawn in the background, while the network is trained on the first ones.
     """
@@ -175,7 +175,7 @@ def draw_training_epochs(
 
 
 def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) -> Digits:
-    """Return varied copies of the drawings, digits of other shapes, and outliers."""
+    """Return varied copies of the drawings, digits of other shapes, outliers, and pictures."""
     seed = settings.seed * SYNTHETIC_EPOCHS + number
     rng = np.random.default_rng(seed)
     copies = [
@@ -188,11 +188,11 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         copies + shapes, ["white-on-black"], TRAIN_CANVAS_PX, seed, settings.warp_amplitude
     )
     outliers = make_train_outliers(drawings, settings, seed)
-    pictures = make_train_pictures(drawings, settings.pictures_per_epoch, seed)
+    pictures, labels = make_train_pictures(drawings, settings.pictures_per_epoch, seed)
     return (
         digits
         + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
-        + _label(render_all(pictures[0], ["white-on-black"], seed=seed), pictures[1])
+        + _label(render_all(pictures, ["white-on-black"], seed=seed), labels)
     )
 
 
@@ -220,7 +220,7 @@ def _draw_outliers(
 
 
 def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
-    """Join pixels [n, styles, 28, 28] and n labels to digits [n * styles, 28, 28]."""
+    """Return digits [n * styles, 28, 28] from pixels [n, styles, 28, 28] and n labels."""
     repeated = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
     images = torch.from_numpy(pixels).flatten(0, 1)
     repeated[images.amax(dim=(1, 2)) == 0] = OUTLIER  # a picture in which nothing was found

@@ -1,6 +1,6 @@
 """Draw pen strokes as the page draws them, and vary them as people do.
 
-The pictures are prepared by the code that serves.
+The pictures are prepared with the code of the service.
 """
 
 import io
@@ -21,7 +21,7 @@ from train.sources import Points
 from webapp.decode import decode
 from webapp.errors import BlankImage
 from webapp.preprocess import IMAGE_PX, prepare
-from webapp.strokes import SUPERSAMPLING, render
+from webapp.strokes import render
 
 CANVAS_PX = 280  # edge of the page's canvas
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
@@ -80,7 +80,7 @@ def roughen(strokes: list[Points], rng: np.random.Generator) -> list[Points]:
 
 
 def _direction(start: Points, end: Points) -> Points:
-    """Return a vector of length 1."""
+    """Return the vector of length 1 that points from start to end."""
     difference: Points = end - start
     return difference / max(float(np.hypot(*difference)), 1e-6)
 
@@ -99,17 +99,16 @@ def draw(
     the canvas. speed_effect: how much thinner the ink is where the pen moves faster.
     """
     points = np.concatenate(strokes)
-    size = canvas_px * SUPERSAMPLING
     low, span = points.min(axis=0), np.ptp(points, axis=0)
-    pen = size * rng.uniform(*pens)
-    room = size - pen - 2 * SUPERSAMPLING
-    scale = min(size * rng.uniform(*sizes), room) / max(span.max(), 1e-6)
-    corner = (pen / 2 + SUPERSAMPLING) + (room - span * scale) * rng.random(2)
+    pen = canvas_px * rng.uniform(*pens)
+    room = canvas_px - pen - 2
+    scale = min(canvas_px * rng.uniform(*sizes), room) / max(span.max(), 1e-6)
+    corner = (pen / 2 + 1) + (room - span * scale) * rng.random(2)
     paths = (
         np.column_stack(((stroke - low) * scale + corner, pen * _widths(stroke, speed_effect)))
         for stroke in strokes
     )
-    return render((path / SUPERSAMPLING for path in paths), (canvas_px, canvas_px))
+    return render(paths, (canvas_px, canvas_px))
 
 
 def _widths(stroke: Points, speed_effect: float) -> NDArray[np.float64]:
@@ -182,7 +181,7 @@ STYLES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
 def render_all(
     renderers: Sequence[Renderer], styles: Sequence[str], canvas_px: int = CANVAS_PX, seed: int = 0
 ) -> Pixels:
-    """Draw everything once in each style, and prepare it as the service does.
+    """Draw with each renderer once in each style, and prepare the pictures as the service does.
 
     Returns uint8 [renderers, styles, 28, 28], the same for the same seed.
     """

@@ -34,7 +34,7 @@ Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
 
 @dataclass(frozen=True)
 class Drawing:
-    """A digit, its writer (a source and a number: "uji 7"), and its strokes in a tablet's units."""
+    """A digit, its writer (a source and a number: "uji 7"), and its strokes in any unit."""
 
     digit: int
     writer: str
@@ -79,7 +79,7 @@ def parse_uji(text: str, source: str) -> list[Drawing]:
 class Source:
     """A published file of pen strokes.
 
-    sha256: of the drawings, because copies of the file differ in their line endings.
+    sha256: see `digest`; not of the file, because copies differ in their line endings.
     """
 
     name: str
@@ -117,15 +117,12 @@ SOURCES = (
 def read_drawings(folder: Path, without: Collection[str] = ()) -> list[Drawing]:
     """Return the drawings in the folder's published files, which are downloaded when missing.
 
-    without: names of files to do without.
+    without: names of files to leave out.
 
-    Raises ValueError for a file that cannot be had or that has other drawings.
+    Raises ValueError for a file that cannot be downloaded or that has other drawings.
     """
-    drawings = []
-    for source in SOURCES:
-        if source.file not in without:
-            drawings += _read(source, folder / source.file)
-    return drawings
+    used = [source for source in SOURCES if source.file not in without]
+    return [drawing for source in used for drawing in _read(source, folder / source.file)]
 
 
 def _read(source: Source, path: Path) -> list[Drawing]:
@@ -140,7 +137,7 @@ def _read(source: Source, path: Path) -> list[Drawing]:
 
 
 def digest(drawings: Iterable[Drawing]) -> str:
-    """Return the SHA-256 of digits, writers and strokes."""
+    """Return the SHA-256 of digits, writers and strokes, in hexadecimal digits."""
     content = hashlib.sha256()
     for drawing in drawings:
         strokes = [stroke.tolist() for stroke in drawing.strokes]

@@ -1,7 +1,7 @@
-"""How people write digits: the shapes that a digit has in different countries and hands.
+"""Shapes of digits as people write them in different countries: a 1 with a foot, a slashed 0.
 
-The pen strokes of a few dozen people do not show them all. Each shape here is a skeleton whose
-points, angles and proportions are random over the range that people still read as the digit.
+The data sets of pen strokes lack some of them. Each function draws one shape with random points,
+angles and proportions, within the range that people still read as the digit.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from train.sources import Drawing, Points
 
 Rng = np.random.Generator
-Shape = Callable[[Rng], list[Points]]  # in a box about 1 high, y down
+Shape = Callable[[Rng], list[Points]]  # returns strokes in a box about 1 high, y down
 
 POINTS_PER_SEGMENT = 8
 JITTER = 0.025  # standard deviation of a skeleton's points
@@ -258,8 +258,7 @@ def _closed_four(rng: Rng) -> list[Points]:
 def _bowl(rng: Rng, width: float) -> list[tuple[float, float]]:
     """Return the lower part of a 5, which may end near its start."""
     low = [(width * 0.55, 0.38), (width, 0.68), (width * 0.5, 1)]
-    closing = rng.random()
-    if closing < 0.75:
+    if rng.random() < 0.75:
         return [*low, (-0.05, rng.uniform(0.8, 0.95))]
     return [*low, (0, 0.85), (rng.uniform(0, 0.1), rng.uniform(0.5, 0.75))]
 
@@ -275,7 +274,7 @@ def _five(rng: Rng) -> list[Points]:
 
 
 def _five_in_one_stroke(rng: Rng) -> list[Points]:
-    """From the right of the top, like an S or with corners."""
+    """Return a stroke from the right end of the top, like an S or with corners."""
     width, y = rng.uniform(0.4, 0.65), rng.uniform(0.36, 0.48)
     top = (width * rng.uniform(0.7, 1.3), rng.normal(0, 0.04))
     if rng.random() < 0.5:
@@ -313,14 +312,12 @@ def _seven(rng: Rng) -> list[Points]:
     else:
         bend = ((width + x) / 2 + rng.uniform(-0.15, 0.05), 0.5)
         stem = curve(rng, (width, 0), bend, (x, 1))
+    strokes = [_join(top, stem)]
     if rng.random() < 0.65:
-        return [_join(top, stem)]
+        return strokes
     y, left, right = rng.uniform(0.38, 0.62), *rng.uniform(0.1, 0.32, 2)
     middle = width + (x - width) * y
-    return [
-        _join(top, stem),
-        line(rng, (middle - left, y), (middle + right, y + rng.normal(0, 0.05))),
-    ]
+    return [*strokes, line(rng, (middle - left, y), (middle + right, y + rng.normal(0, 0.05)))]
 
 
 def _korean_seven(rng: Rng) -> list[Points]:
@@ -422,18 +419,16 @@ SHAPES: tuple[tuple[Shape, ...], ...] = (
     (_eight, _eight, _two_rings),
     (_nine, _nine, _open_nine),
 )  # by digit; a shape that is named twice is drawn twice as often
-
-
 DIGIT_SHARES = np.array((1, 2.5, 1, 1, 1, 1, 1, 1.5, 1, 1)) / 12  # 1 and 7 are hard to tell apart
 
 
 def draw_shapes(count: int, rng: Rng) -> list[Drawing]:
-    """Return digits in their shapes, chosen at random."""
+    """Return random digits in random shapes, without a writer."""
     digits = rng.choice(10, size=count, p=DIGIT_SHARES).tolist()
     return [Drawing(digit, "", draw_shape(digit, rng)) for digit in digits]
 
 
 def draw_shape(digit: int, rng: Rng) -> list[Points]:
-    """Return the strokes of a digit in one of its shapes, chosen at random."""
+    """Return the strokes of a digit in one of its shapes."""
     shapes = SHAPES[digit]
     return shapes[int(rng.integers(len(shapes)))](rng)
