@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, as far as they can be checked without a cluster."""
+"""Kubernetes manifests, compose file, proxy and images, as far as files alone can be checked."""
 
 import json
 import re

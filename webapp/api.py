@@ -319,7 +319,7 @@ def _forbid(verb: str) -> NoReturn:
         raise Forbidden(f"Only the browser that made a prediction may {verb} it.")
     raise Forbidden(
         f"Cookies are needed to {verb} a prediction, and this browser sent none. "
-        f"Allow cookies for this page, then predict again."
+        "Allow cookies for this page, then predict again."
     )
 
 

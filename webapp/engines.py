@@ -222,7 +222,7 @@ def is_misconfigured(error: BaseException) -> bool:
 
 
 def is_corrupt(error: BaseException) -> bool:
-    """Return whether a SQLite file has not the content that it should have."""
+    """Return whether a SQLite file is damaged, is not a database, or lacks its tables."""
     return bool(CORRUPT.search(cause_of(error)))
 
 

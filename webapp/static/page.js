@@ -10,7 +10,7 @@ import { Stats } from "./stats.js";
 const PREVIEW_INTERVAL_MS = 60;
 const DOUBTS = {
   several_digits: "There seems to be more than one digit. Draw or crop one at a time.",
-  unclear_picture: "The digit does not stand out. Crop the picture, or take it closer and in even light.",
+  unclear_picture: "The digit does not stand out. Crop the picture, or take it from closer and in even light.",
 };
 
 const element = (id) => document.getElementById(id);
