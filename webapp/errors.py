@@ -34,64 +34,46 @@ class BadRequest(Problem):
 
 
 class NotAnImage(Problem):
-    """The body cannot be read as a PNG, JPEG or WebP image."""
-
     title = "Not an image"
 
 
 class Unauthorized(Problem):
-    """An operator route was called without the operator's token."""
-
     status = 401
     title = "Unauthorized"
     headers = (("WWW-Authenticate", "Bearer"),)
 
 
 class Forbidden(Problem):
-    """The prediction belongs to somebody else."""
-
     status = 403
     title = "Forbidden"
 
 
 class NotFound(Problem):
-    """There is no such prediction."""
-
     status = 404
     title = "Not found"
 
 
 class UnsupportedMedia(Problem):
-    """The service does not read this media type or format."""
-
     status = 415
     title = "Unsupported media type"
 
 
 class BlankImage(Problem):
-    """The image has no visible ink."""
-
     status = 422
     title = "Blank image"
 
 
 class TooManyPixels(Problem):
-    """The image is too large to decode."""
-
     status = 422
     title = "Image too large"
 
 
 class InvalidLabel(Problem):
-    """The label is neither a digit nor null."""
-
     status = 422
     title = "Invalid label"
 
 
 class TooManyRequests(Problem):
-    """The client has exceeded the rate limit."""
-
     status = 429
     title = "Too many requests"
 
@@ -101,23 +83,17 @@ class TooManyRequests(Problem):
 
 
 class Busy(Problem):
-    """The server is at its limit."""
-
     status = 503
     title = "Busy"
     headers = (("Retry-After", "1"),)  # seconds
 
 
 class NotReady(Problem):
-    """The service can store nothing, or its model does not answer."""
-
     status = 503
     title = "Not ready"
 
 
 class StorageUnavailable(Problem):
-    """The database cannot be reached or written to."""
-
     status = 503
     title = "Storage unavailable"
     headers = (("Retry-After", "5"),)
@@ -129,8 +105,6 @@ class StorageUnavailable(Problem):
 
 
 class QueryRejected(Problem):
-    """The database answered, but refused the query or took too long."""
-
     status = 503
     title = "Query rejected"
     headers = (("Retry-After", "5"),)
