@@ -198,6 +198,32 @@ def test_grid_is_left_out() -> None:
     assert is_seven(paper(lines=columns + tuple((0, y, 320, y) for y in range(9, 240, 40))))
 
 
+def test_small_digit_in_a_cell_is_found() -> None:
+    picture = Image.new("RGB", (640, 480), (240, 240, 240))
+    for at in range(20, 640, 80):
+        ImageDraw.Draw(picture).line((at, 0, at, 480), (165, 185, 215), 2)
+        ImageDraw.Draw(picture).line((0, at, 640, at), (165, 185, 215), 2)
+    picture.paste((30, 40, 130), (262, 182), seven(78))
+    assert is_seven(noisy(picture))
+
+
+def test_highlighter_is_left_out() -> None:
+    sheet = paper(0)
+    ImageDraw.Draw(sheet).rectangle((90, 90, 230, 145), (250, 245, 110))
+    sheet.paste((40, 40, 60), (100, 60), seven(110))
+    assert is_seven(sheet)
+
+
+def test_zero_that_begins_inside_is_not_a_frame() -> None:
+    picture = paper(0)
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((90, 40, 210, 200), None, (40, 40, 60), 8)
+    outside = examine(picture).pixels
+    draw.line((130, 145, 170, 105), (40, 40, 60), 8)
+    pixels, doubt = examine(picture)
+    assert doubt or np.abs(pixels.astype(int) - outside).mean() < 20
+
+
 def test_shadow_is_left_out() -> None:
     levels = np.asarray(paper(), float)
     levels[:, :150] *= 0.7

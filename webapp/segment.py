@@ -17,14 +17,19 @@ from PIL import Image, ImageFilter
 WORK_PX = 320  # longer edge of the copy that is segmented
 WINDOWS = ((10, 13), (5, 9))  # of the median: pixels per coarse pixel, coarse pixels
 THRESHOLDS = (0.3, 0.6)  # of the strongest ink
-CLEAR = 15  # separation of ink and paper above which no other threshold is tried
+CLEAR = 15  # separation of ink and paper
 MIN_AREA = 12  # pixels; smaller components are noise
 MIN_INK = 8  # levels between ink and background
 NOISE_FACTOR = 4.5  # standard deviations
 LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
+LINE_DIRECTIONS = 6  # in one picture: parallel lines are not parallel in perspective
 LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more is a line
 STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
+AGREEMENT = 0.6  # intersection over union of the boxes of two candidates
+SEVERAL_SHARE = 0.5  # of the best place's support
+HAIRLINE_PX = 3
+CLUTTER_SCORE = 0.05  # factor
 
 Ink = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -35,6 +40,14 @@ class Found(NamedTuple):
 
     ink: Ink
     doubt: str | None
+
+
+class Candidate(NamedTuple):
+    """What may be the digit, how good it is, and its box: left, top, right, bottom."""
+
+    quality: float
+    box: tuple[int, int, int, int]
+    digit: Found
 
 
 class Components(NamedTuple):
@@ -60,44 +73,71 @@ class Components(NamedTuple):
 
 
 def find_digit(image: Image.Image) -> Found | None:
-    """Return the digit in an RGB picture, or None if nothing can be seen in it."""
-    work = _work_copy(image)
-    noise = NOISE_FACTOR * _noise(np.asarray(work, np.float32))
-    tried: list[tuple[float, Found]] = []
+    """Return the digit in an RGB picture, or None if nothing can be seen in it.
+
+    Of the candidates, the place is chosen where most of them see a digit.
+    """
+    candidates = list(_candidates(_work_copy(image)))
+    if not candidates:
+        return None
+    quality = np.array([candidate.quality for candidate in candidates])
+    several = np.array([each.digit.doubt == "several_digits" for each in candidates])
+    overlap = _overlap(np.array([candidate.box for candidate in candidates]))
+    support = (overlap > AGREEMENT) @ quality
+    place = overlap[support.argmax()]
+    digit = candidates[int(np.where(place > AGREEMENT, quality, -1).argmax())].digit
+    if quality[(place > 0.1) & several].sum() > SEVERAL_SHARE * support.max():
+        return digit._replace(doubt="several_digits")
+    return digit
+
+
+def _overlap(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the intersection over union of all pairs of boxes [n, 4], float64 [n, n]."""
+    low = np.maximum(boxes[:, None, :2], boxes[:, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    common = (high - low).clip(0).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    overlap: NDArray[np.float64] = common / (areas[:, None] + areas - common)
+    return overlap
+
+
+def _candidates(work: Image.Image) -> Iterator[Candidate]:
+    """Yield what may be the digit, by backgrounds, thresholds and colors."""
+    pixels = np.asarray(work)
+    noise = NOISE_FACTOR * _noise(pixels.astype(np.float32))
     for window in WINDOWS:
         contrast = _contrast(work, *window)
         ink = np.abs(contrast).max(axis=2)
-        strong = float(np.quantile(ink, 0.997))
-        for mask, all_ink in _masks(contrast, ink, max(MIN_INK, noise), strong):
+        for mask, all_ink in _masks(contrast, ink, max(MIN_INK, noise)):
             if not mask.any():
                 continue
             parts = components(mask, ink)
             if parts.area.max() < MIN_AREA:
                 continue
             group, score, doubt, rival = _choose(parts, ink.shape)
-            separation, digit = _extract(np.asarray(work), contrast, parts, group, all_ink)
+            separation, digit = _extract(pixels, contrast, parts, group, all_ink)
+            if _has_blob(parts, group):
+                score, doubt = score * CLUTTER_SCORE, "unclear_picture"
             if rival.size:  # if it hardly stands out, it is a stain, not a digit
-                rivals, _ = _extract(np.asarray(work), contrast, parts, rival, all_ink)
+                rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
-            tried.append((score * separation / (separation + 3), Found(digit, doubt)))
-            if separation > CLEAR and doubt != "unclear_picture":
-                return _with_rivals(tried[-1], tried)
-    return _with_rivals(max(tried, key=lambda each: each[0]), tried) if tried else None
+            rows, columns = _box(parts, group, 4)
+            box = (columns.start, rows.start, columns.stop, rows.stop)
+            yield Candidate(score * separation / (separation + 3), box, Found(digit, doubt))
 
 
-def _with_rivals(best: tuple[float, Found], tried: list[tuple[float, Found]]) -> Found:
-    """Return the digit; there are several if one that is nearly as good is one of several."""
-    quality, found = best
-    good = (each.doubt for other, each in tried if other > 0.3 * quality)
-    return found._replace(doubt="several_digits") if "several_digits" in good else found
-
-
-def _masks(contrast: Ink, ink: Ink, faintest: float, strong: float) -> Iterator[tuple[Mask, Mask]]:
-    """Yield masks that may show the digit, the likeliest first, each with the mask of all ink."""
-    for share in THRESHOLDS:
-        mask = ink > max(faintest, share * strong)
+def _masks(contrast: Ink, ink: Ink, faintest: float) -> Iterator[tuple[Mask, Mask]]:
+    """Yield masks that may show the digit, each with the mask of all ink."""
+    strongest, strong = np.quantile(ink, (0.9995, 0.997))  # those of a small digit, of a large one
+    thresholds = [share * strong for share in THRESHOLDS]
+    if strongest > 1.5 * strong:
+        thresholds = [share * strongest for share in THRESHOLDS] + thresholds
+    for threshold in thresholds:
+        mask = ink > max(faintest, threshold)
         yield mask, mask
-        yield _without_lines(mask, ink), mask
+        without_lines = _without_lines(mask, ink)
+        if (without_lines != mask).any():
+            yield without_lines, mask
     mask = ink > max(faintest, THRESHOLDS[0] * strong)
     for color in _split_by_color(contrast, mask):
         yield color, mask
@@ -226,14 +266,24 @@ def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
     if len(rows) < width / 2 or width < 3 * LINE_PX:
         return mask
     mask = mask.copy()
-    for slope in LINE_SLOPES:
-        at = ((rows - (columns - width / 2) * slope + width).astype(int) * 3) + columns * 3 // width
-        counts = np.bincount(at, minlength=9)
-        near = counts[:-6] + counts[3:-3] + counts[6:]  # of three rows, in a third of the picture
-        reach = max(near[::3].max(), near[2::3].max())
+    profiles = [_profile(rows, columns, slope, width) for slope in LINE_SLOPES]
+    sharpest = np.argsort([-(profile**2).sum() for profile in profiles])
+    for slope in LINE_SLOPES[sharpest[:LINE_DIRECTIONS]]:
+        counts = _profile(rows, columns, slope, width)
+        near = counts[:-2] + counts[1:-1] + counts[2:]
+        reach = near[:, ::2].max()
         if reach > width / 3 * LINE_SHARE and _remove_lines(mask, ink, slope):
             rows, columns = np.nonzero(mask)
     return mask
+
+
+def _profile(
+    rows: NDArray[np.intp], columns: NDArray[np.intp], slope: float, width: int
+) -> NDArray[np.intp]:
+    """Return the number of pixels on each line of a slope, in each third of the picture: [n, 3]."""
+    line = (rows - (columns - width / 2) * slope + width).astype(int)
+    counts = np.bincount(3 * line + columns * 3 // width, minlength=9)
+    return np.pad(counts, (0, -len(counts) % 3)).reshape(-1, 3)
 
 
 def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
@@ -297,12 +347,12 @@ def _choose(
     The digit is large, strong and near the middle; clutter is chosen if there is nothing else.
     """
     height, width = shape
-    edge = min(shape)
     middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
     away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
-    clutter = _is_clutter(parts, edge)
-    score = np.where(clutter, score * 0.05, score)
+    score = np.where(parts.border > 0, score * 0.3, score)
+    clutter = _is_clutter(parts, shape)
+    score = np.where(clutter, score * CLUTTER_SCORE, score)
     main = int(score.argmax())
     group = [main]
     box = [parts.left[main], parts.top[main], parts.right[main], parts.bottom[main]]
@@ -325,28 +375,43 @@ def _choose(
                 *np.maximum(box[2:], (parts.right[i], parts.bottom[i])),
             ]
     doubt = "unclear_picture" if clutter[main] else None
-    return np.array(group), float(score[main]), doubt, np.array(rival, int)
+    too_wide = max(0, (box[2] - box[0]) / (box[3] - box[1]) - 1.2)
+    quality = float(score[main] * np.exp(-too_wide))
+    return np.array(group), quality, doubt, np.array(rival, int)
 
 
-def _is_clutter(parts: Components, edge: int) -> Mask:
+def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
     """Return which components are not a digit: cut off, frames, bars and blobs."""
-    width, height = parts.width, parts.height
+    width, height, edge = parts.width, parts.height, min(shape)
     fill = parts.area / (width * height)
     longer = np.maximum(width, height)
     cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
     # Twice the area over the outline is the width of the strokes.
     blob = (2 * parts.area > 0.28 * height * parts.outline) & (longer > 0.1 * edge)
+    # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
+    slash = (parts.outline < 2.5 * np.hypot(width, height)) & (width > 0.6 * height)
     encloses = (
         (parts.left[:, None] < parts.left)
         & (parts.right[:, None] > parts.right)
         & (parts.top[:, None] < parts.top)
         & (parts.bottom[:, None] > parts.bottom)
-        & (height[:, None] * 0.3 < height)
+        & (height[:, None] * 0.2 < height)
+        & ~slash
     ).any(axis=1)
     frame = encloses & (fill < 0.4)
-    clutter: Mask = cut_off | bar | blob | frame
+    across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
+    hairline = (np.minimum(width, height) <= HAIRLINE_PX) & (longer > 0.4 * edge)
+    clutter: Mask = cut_off | bar | blob | frame | across | hairline
     return clutter
+
+
+def _has_blob(parts: Components, group: NDArray[np.intp]) -> bool:
+    """Return whether a digit has an area that is too thick for a pen."""
+    box = _box(parts, group)
+    member = np.isin(parts.labels[box], group)
+    thick = round(0.18 * (box[0].stop - box[0].start))
+    return not _stretched(_stretched(~np.pad(member, 1), thick).T, thick).all()
 
 
 def _extract(
@@ -356,15 +421,8 @@ def _extract(
     group: NDArray[np.intp],
     all_ink: Mask,
 ) -> tuple[float, Ink]:
-    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255.
-
-    pixels: uint8 [h, w, 3]; group: indices of the digit's components; all_ink: the ink of others
-    is left out.
-    """
-    box = (
-        slice(max(0, parts.top[group].min() - 4), parts.bottom[group].max() + 4),
-        slice(max(0, parts.left[group].min() - 4), parts.right[group].max() + 4),
-    )
+    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255."""
+    box = _box(parts, group, 4)
     labels, contrast, pixels = parts.labels[box], contrast[box], pixels[box]
     member = np.isin(labels, group)
     color = contrast[member].mean(axis=0)
@@ -374,9 +432,19 @@ def _extract(
     near = _around(member)
     ink[~near | is_other] = 0
     full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
-    paper = _around(near) & ~near & ~is_other
+    paper = _around(near) & ~near
+    if (paper & ~is_other).any():
+        paper &= ~is_other
     separation = _separation(pixels[member] @ color, pixels[paper] @ color)
     return separation, np.minimum(ink * (255 / full), 255)
+
+
+def _box(parts: Components, group: NDArray[np.intp], margin: int = 0) -> tuple[slice, slice]:
+    """Return the rows and columns of components."""
+    return (
+        slice(max(0, parts.top[group].min() - margin), parts.bottom[group].max() + margin),
+        slice(max(0, parts.left[group].min() - margin), parts.right[group].max() + margin),
+    )
 
 
 def _around(mask: Mask) -> Mask:
