@@ -421,7 +421,11 @@ def _extract(
     group: NDArray[np.intp],
     all_ink: Mask,
 ) -> tuple[float, Ink]:
-    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255."""
+    """Return how well the digit stands out, and its ink along the axis of its color, 0 to 255.
+
+    pixels: uint8 [h, w, 3]; group: indices of the digit's components; all_ink: the ink of others
+    is left out.
+    """
     box = _box(parts, group, 4)
     labels, contrast, pixels = parts.labels[box], contrast[box], pixels[box]
     member = np.isin(labels, group)
