@@ -28,7 +28,6 @@ STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
 AGREEMENT = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the best place's support
-HAIRLINE_PX = 3
 CLUTTER_SCORE = 0.05  # factor
 
 Ink = NDArray[np.float32]
@@ -375,9 +374,7 @@ def _choose(
                 *np.maximum(box[2:], (parts.right[i], parts.bottom[i])),
             ]
     doubt = "unclear_picture" if clutter[main] else None
-    too_wide = max(0, (box[2] - box[0]) / (box[3] - box[1]) - 1.2)
-    quality = float(score[main] * np.exp(-too_wide))
-    return np.array(group), quality, doubt, np.array(rival, int)
+    return np.array(group), float(score[main]), doubt, np.array(rival, int)
 
 
 def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
@@ -396,13 +393,12 @@ def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
         & (parts.right[:, None] > parts.right)
         & (parts.top[:, None] < parts.top)
         & (parts.bottom[:, None] > parts.bottom)
-        & (height[:, None] * 0.2 < height)
+        & (height[:, None] * 0.3 < height)
         & ~slash
     ).any(axis=1)
     frame = encloses & (fill < 0.4)
     across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
-    hairline = (np.minimum(width, height) <= HAIRLINE_PX) & (longer > 0.4 * edge)
-    clutter: Mask = cut_off | bar | blob | frame | across | hairline
+    clutter: Mask = cut_off | bar | blob | frame | across
     return clutter
 
 
@@ -436,9 +432,7 @@ def _extract(
     near = _around(member)
     ink[~near | is_other] = 0
     full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
-    paper = _around(near) & ~near
-    if (paper & ~is_other).any():
-        paper &= ~is_other
+    paper = _around(near) & ~near & ~is_other
     separation = _separation(pixels[member] @ color, pixels[paper] @ color)
     return separation, np.minimum(ink * (255 / full), 255)
 
