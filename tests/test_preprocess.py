@@ -216,6 +216,13 @@ def test_highlighter_is_left_out() -> None:
     assert np.abs(examine(sheet).pixels.astype(int) - prepare(thin)).mean() < 9
 
 
+def test_ink_of_another_color_is_left_out() -> None:
+    sheet = paper(0)
+    ImageDraw.Draw(sheet).rectangle((120, 110, 170, 150), (60, 90, 210))
+    sheet.paste((200, 50, 60), (100, 60), seven(110))
+    assert is_seven(sheet)
+
+
 def test_zero_that_begins_inside_is_not_a_frame() -> None:
     picture = paper(0)
     draw = ImageDraw.Draw(picture)

@@ -28,7 +28,7 @@ STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
 AGREEMENT = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the best place's support
-CLUTTER_SCORE = 0.05  # factor
+CLUTTER_SCORE = 0.01  # factor
 
 Ink = NDArray[np.float32]
 Mask = NDArray[np.bool_]
