@@ -1526,3 +1526,48 @@ def test_page_is_accessible(visit: Callable[..., Page]) -> None:
     for dark in (False, True):
         page.emulate_media(color_scheme="dark" if dark else "light")
         assert Axe().run(page).response["violations"] == []
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640)])
+def test_message_is_in_view_wherever_the_visitor_is(
+    visit: Callable[..., Page], width: int, height: int
+) -> None:
+    page = visit(viewport={"width": width, "height": height}, has_touch=True)
+    message = page.locator("#message")
+    predict_seven(page)
+    expect(message).to_be_in_viewport(ratio=1)
+    for selector, text in (
+        ('#feedback [data-digit="7"]', "Label saved: 7."),
+        ("#history tbody tr", "Showing a saved prediction."),
+        ("#delete", "Prediction deleted."),
+        ("#delete-mine", "This browser has stored no predictions."),
+    ):
+        page.click(selector)
+        expect(message).to_have_text(text)
+        expect(message).to_be_in_viewport(ratio=1)
+        expect(page.locator(selector)).to_be_in_viewport()
+
+
+def color_of(page: Page, selector: str) -> tuple[int, ...]:
+    """Return the color of an element, as the screen shows it beside any text."""
+    shot = Image.open(io.BytesIO(page.locator(selector).first.screenshot())).convert("RGB")
+    return shot.getpixel((shot.width // 4, shot.height // 4))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_visible_in_forced_colors(visit: Callable[..., Page], scheme: str) -> None:
+    page = visit(**PHONE, forced_colors="active", color_scheme=scheme)
+    predict_seven(page)
+    page.keyboard.press("7")
+    expect(page.locator("#message")).to_have_text("Label saved: 7.")
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    background = tuple(int(level) for level in re.findall(r"\d+", color))
+    for selector in (
+        "#confidence .bar span",
+        "#probabilities .winner .bar span",
+        "#probabilities .bar",
+        '#feedback [aria-pressed="true"]',
+    ):
+        assert color_of(page, selector) != background
+    pad = np.asarray(pixels_of(page, "#pad"))
+    assert tuple(pad[len(pad) // 5, len(pad) // 2, :3]) != background
+
+
