@@ -16,7 +16,7 @@ export class History {
   #empty;
   #more;
   #filters;
-  #fetchPage; // Takes query parameters and returns a page of predictions.
+  #fetchPage; // Takes query parameters, and a function that tells whether the page is still wanted.
   #onSelect;
   #onError;
   #predictions = [];
@@ -81,17 +81,18 @@ export class History {
 
   async #load(position, combine) {
     const load = ++this.#latestLoad;
+    const isLatest = () => load === this.#latestLoad;
     try {
       const { digit, outcome } = this.#filterValues();
       const filters = { ...(digit && { digit }), ...OUTCOME_QUERIES[outcome] };
       const query = { limit: PAGE_SIZE, ...filters, ...position };
-      const { predictions, next } = await this.#fetchPage(query);
-      if (load !== this.#latestLoad) return;
+      const { predictions, next } = await this.#fetchPage(query, isLatest);
+      if (!isLatest()) return;
       this.#predictions = combine(predictions);
       this.#next = next;
       this.#render();
     } catch (error) {
-      if (load === this.#latestLoad) this.#onError(error, () => this.#load(position, combine));
+      if (isLatest()) this.#onError(error);
     }
   }
 

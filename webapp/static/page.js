@@ -4,6 +4,7 @@ import { History } from "./history.js";
 import { onImage } from "./image-input.js";
 import { Pad } from "./pad.js";
 import { Result } from "./result.js";
+import { Sender } from "./sender.js";
 import * as server from "./server.js";
 import { Stats } from "./stats.js";
 
@@ -17,7 +18,8 @@ const element = (id) => document.getElementById(id);
 const result = new Result(element);
 const stats = new Stats(element("stats"));
 const history = new History(element("recent"), {
-  fetchPage: server.listPredictions,
+const sender = new Sender(element("message"), element("retry"));
+  fetchPage: (query, isWanted) => sender.load(() => server.listPredictions(query), isWanted),
   onSelect: showStored,
   onError: showError,
 });
@@ -27,20 +29,14 @@ let drawing = 0; // Increases with each stroke or image, so that previews of old
 let revision = 0; // Increases with each change on the pad.
 let previewedRevision = 0; // The last revision that was sent for a preview.
 let submittedRevision = null; // The revision that is stored, or is being sent to be stored.
-let unanswered = null; // The key and the revision of the last request to store that failed.
 let isPreviewing = false;
-let predictionQueue = Promise.resolve();
-let labelQueue = Promise.resolve();
 
-// Shows a message, and the Try again button if there is something to retry.
-function showMessage(text, retry = null) {
-  element("message").textContent = text;
-  element("retry").hidden = retry === null;
-  element("retry").onclick = retry;
+function showMessage(text) {
+  sender.showMessage(text);
 }
 
-function showError(error, retry = null) {
-  showMessage(error.message, retry);
+function showError(error) {
+  showMessage(error.message);
 }
 
 // ---- Previews --------------------------------------------------------------------------------
@@ -80,9 +76,9 @@ async function previewLoop() {
     if (previewed === drawing && !result.isStored) result.show(prediction);
   } catch (error) {
     if (previewed === drawing && !result.isStored) result.clear();
-    // A rate limit only pauses the previews. Other errors are shown, but not in place of a retry.
+    // A rate limit only pauses the previews.
     if (error.retryAfter) pauseMs = 1000 * error.retryAfter;
-    else if (previewed === drawing && element("retry").hidden) showError(error);
+    else if (previewed === drawing && !sender.isWaiting) showError(error);
   }
   await new Promise((resolve) => setTimeout(resolve, pauseMs));
   isPreviewing = false;
@@ -93,24 +89,24 @@ async function previewLoop() {
 
 async function predict() {
   if (pad.isEmpty) return showMessage("Draw a digit first.");
-  if (submittedRevision === revision) return; // A double click, or a key that is held down.
+  if (submittedRevision === revision) return sender.retry(); // Or a double click, or a key that is held down.
+  showMessage("");
   const submitted = (submittedRevision = revision);
-  const submittedDrawing = pad.drawing;
-  // The same key again stores nothing twice if only the response of the failed request was lost.
-  const key = unanswered?.revision === revision ? unanswered.key : randomKey();
-  // Requests are sent one after another: the first response sets the visitor cookie for the later ones.
-  const request = predictionQueue.then(() => server.createPrediction(submittedDrawing, key));
-  predictionQueue = request.catch(() => {});
+  const key = randomKey(); // The same for all repetitions, so that the prediction is stored once.
   try {
-    const prediction = await request;
-    unanswered = null;
-    if (prediction.id) history.add(prediction);
-    else if (submittedRevision === submitted) submittedRevision = null;
+    const submittedDrawing = pad.drawing;
+    // One after another: the first response sets the visitor cookie for the later requests.
+    const prediction = await sender.save("prediction", async () => {
+      const prediction = await server.createPrediction(submittedDrawing, key);
+      if (prediction.id) return prediction;
+      if (submitted === revision) result.show(prediction);
+      throw new Error("The database is unavailable.");
+    });
+    history.add(prediction);
     if (submitted === revision) showPrediction(prediction);
   } catch (error) {
-    unanswered = { key, revision: submitted };
     if (submittedRevision === submitted) submittedRevision = null;
-    if (submitted === revision) showError(error, predict);
+    if (submitted === revision) showError(error);
   }
 }
 
@@ -122,8 +118,7 @@ function randomKey() {
 function showPrediction(prediction) {
   result.show(prediction);
   const digit = prediction.predicted_digit;
-  if (!prediction.id) showMessage("Prediction not saved: the database is unavailable.", predict);
-  else if (prediction.uncertain) showMessage(`${DOUBTS[prediction.doubt] ?? "Not sure."} Best guess: ${digit}.`);
+  if (prediction.uncertain) showMessage(`${DOUBTS[prediction.doubt] ?? "Not sure."} Best guess: ${digit}.`);
   else showMessage(`Prediction saved: ${digit}.`);
 }
 
@@ -140,21 +135,20 @@ function toggleLabel(digit) {
   saveLabel(id, digit === label ? null : digit);
 }
 
-// Labels are sent one after another, so that the last one wins.
-function saveLabel(id, digit) {
-  labelQueue = labelQueue.then(async () => {
-    try {
-      const prediction = await server.setLabel(id, digit);
-      history.update(prediction);
-      if (result.prediction?.id === id) {
-        result.show(prediction);
-        showMessage(digit === null ? "Label removed." : `Label saved: ${digit}.`);
-      }
-      loadStats().catch(() => {}); // The label is saved even if the statistics cannot be loaded.
-    } catch (error) {
-      showError(error, () => saveLabel(id, digit));
+async function saveLabel(id, digit) {
+  showMessage("");
+  try {
+    // One after another, so that the last label wins.
+    const prediction = await sender.save("label", () => server.setLabel(id, digit));
+    history.update(prediction);
+    if (result.prediction?.id === id) {
+      result.show(prediction);
+      showMessage(digit === null ? "Label removed." : `Label saved: ${digit}.`);
     }
-  });
+    loadStats().catch(() => {}); // The label is saved even if the statistics cannot be loaded.
+  } catch (error) {
+    showError(error);
+  }
 }
 
 // ---- Deletions -------------------------------------------------------------------------------
@@ -182,7 +176,7 @@ async function deleteMine() {
     );
     loadStats().catch(() => {});
   } catch (error) {
-    showError(error, deleteMine);
+    showError(error);
   }
 }
 
@@ -200,9 +194,18 @@ async function loadModel() {
   stats.showModel(await server.getModel());
 }
 
-// Calls an asynchronous function and offers to retry it if it fails.
-function load(part) {
-  part().catch((error) => showError(error, () => load(part)));
+// Keeps a drawing that is not stored while the tab shows another page or is discarded.
+function keepDrawing() {
+  const isStored = submittedRevision === revision && result.isStored;
+  try {
+    sessionStorage.setItem(STROKES_KEY, JSON.stringify(isStored ? [] : pad.strokes));
+  } catch {} // The browser may block storage.
+}
+
+function restoreDrawing() {
+  try {
+    pad.strokes = JSON.parse(sessionStorage.getItem(STROKES_KEY)) ?? [];
+  } catch {}
 }
 
 // ---- Events ----------------------------------------------------------------------------------
@@ -236,5 +239,4 @@ document.addEventListener("visibilitychange", previewLoop);
 onImage(element("file"), { onImage: (image, file) => pad.showImage(image, file), onError: showMessage });
 
 if (!element("recent").hidden) history.load();
-load(loadStats);
-load(loadModel);
+for (const part of [loadStats, loadModel]) sender.load(part).catch(showError);

@@ -1,25 +1,22 @@
 // The operator's page: shows one label after another, and sends the decisions in the background.
 
 import { drawPixels, percent } from "./result.js";
+import { Sender } from "./sender.js";
 import * as server from "./server.js";
 
 const TOKEN_KEY = "operator-token"; // In sessionStorage, which the browser deletes with the tab.
 const FETCH_SIZE = 100;
 const FETCH_BELOW = 40; // Predictions that are left to review.
-const RETRY_INTERVAL_MS = 2_000;
-const PERMANENT_ERRORS = [400, 403, 404, 422]; // For example because the prediction was deleted.
 
 const element = (id) => document.getElementById(id);
-const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const sender = new Sender(element("message"), element("retry"));
 
 let token = sessionStorage.getItem(TOKEN_KEY);
 let queue = []; // The predictions to review. The first one is shown.
 let isComplete = false; // There are no further predictions on the server.
 const knownIds = new Set(); // Of all predictions that were ever in the queue.
 const decisions = []; // What was decided in this tab, for undo: { prediction, label }.
-const unsaved = []; // What the server has not confirmed yet, oldest first: { id, label }.
 let isFetching = false;
-let isSaving = false;
 
 // ---- Server ----------------------------------------------------------------------------------
 
@@ -27,46 +24,31 @@ async function fetchQueue() {
   if (isFetching || isComplete || !token || queue.length >= FETCH_BELOW) return;
   isFetching = true;
   try {
-    const { predictions } = await server.listForReview(FETCH_SIZE, token);
+    const { predictions } = await sender.load(() => authorized(server.listForReview, FETCH_SIZE));
     isComplete = predictions.length < FETCH_SIZE;
     for (const prediction of predictions) {
       if (!knownIds.has(prediction.id)) queue.push(prediction);
       knownIds.add(prediction.id);
     }
-    if (!unsaved.length) showMessage("");
   } catch (error) {
-    await waitAfter(error);
-    setTimeout(fetchQueue); // Not before isFetching is false.
+    sender.showMessage(error.message);
   }
   isFetching = false;
   render();
 }
 
-// Sends the decisions one after another, so that undo comes after what it undoes.
-async function saveDecisions() {
-  if (isSaving) return;
-  isSaving = true;
-  while (unsaved.length && token) {
+// Calls the server with the operator's token, and asks for it again until the server accepts it.
+async function authorized(call, ...values) {
+  for (;;) {
     try {
-      await server.reviewLabel(unsaved[0].id, unsaved[0].label, token);
-      unsaved.shift();
-      if (!unsaved.length) showMessage("");
+      return await call(...values, token);
     } catch (error) {
-      if (PERMANENT_ERRORS.includes(error.status)) {
-        unsaved.shift();
-        showMessage(`Not saved: ${error.message}`);
-      } else await waitAfter(error);
+      if (error.status !== 401) throw error;
+      sender.showMessage(error.message);
+      signOut();
+      await new Promise((resolve) => element("sign-in").addEventListener("submit", resolve, { once: true }));
     }
   }
-  isSaving = false;
-  fetchQueue(); // Its answer no longer contains what is saved now.
-}
-
-// Shows an error. Asks for the token again, or returns when it is time to retry.
-async function waitAfter(error) {
-  showMessage(unsaved.length ? `Unsaved: ${unsaved.length}. ${error.message}` : error.message);
-  if (error.status === 401) signOut();
-  else await delay(1000 * error.retryAfter || RETRY_INTERVAL_MS);
 }
 
 // ---- Decisions -------------------------------------------------------------------------------
@@ -87,18 +69,18 @@ function undo() {
   send(prediction.id, { true_digit: prediction.true_digit, review: null });
 }
 
-function send(id, label) {
-  unsaved.push({ id, label });
-  saveDecisions();
-  fetchQueue();
+async function send(id, label) {
   render();
+  fetchQueue();
+  try {
+    await sender.save("label", () => authorized(server.reviewLabel, id, label));
+  } catch (error) {
+    sender.showMessage(`Not saved: ${error.message}`); // For example because the prediction was deleted.
+  }
+  fetchQueue(); // Its answer no longer contains what is saved now.
 }
 
 // ---- Display ---------------------------------------------------------------------------------
-
-function showMessage(text) {
-  element("message").textContent = text;
-}
 
 function render() {
   element("sign-in").hidden = Boolean(token);
@@ -137,9 +119,9 @@ function signIn(event) {
   token = element("token").value;
   sessionStorage.setItem(TOKEN_KEY, token);
   element("token").value = "";
-  showMessage("");
+  sender.showMessage("");
   render();
-  saveDecisions();
+  fetchQueue();
 }
 
 function signOut() {
@@ -161,9 +143,6 @@ document.addEventListener("keydown", (event) => {
   if (/^\d$/.test(key)) decide(Number(key));
   else if (key.toLowerCase() === "x") decide(null);
   else if (key.toLowerCase() === "u") undo();
-});
-addEventListener("beforeunload", (event) => {
-  if (unsaved.length) event.preventDefault(); // The browser asks whether to leave the page.
 });
 
 render();

@@ -3,6 +3,7 @@
 const API = new URL("../api/", import.meta.url).pathname; // The service may be below a path.
 const PREDICTIONS = `${API}predictions`;
 const TIMEOUT_MS = 15_000;
+const FINAL = [400, 403, 404, 413, 415, 422]; // To send the same request again would not help.
 
 // Classifies a drawing (strokes, a data URL or a file) and stores the prediction, once for each key.
 export async function createPrediction(drawing, key) {
@@ -82,6 +83,7 @@ async function request(url, options) {
   if (response.ok && (body || response.status === 204)) return body;
   const error = new Error(body?.detail ?? "The server sent an unexpected response.");
   error.status = response.status;
+  error.isFinal = FINAL.includes(response.status);
   error.retryAfter = Number(response.headers.get("Retry-After")); // In seconds; 0 without the header.
   throw error;
 }

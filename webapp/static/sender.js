@@ -1,0 +1,82 @@
+// Sends requests, repeats those that fail until the server has answered or refused them, and shows messages.
+
+const RETRY_INTERVAL_MS = 2_000; // Without a Retry-After.
+
+export class Sender {
+  #failures = new Map(); // For each request that failed: its error, and a function that repeats it now.
+  #last = {}; // The last request to save of each kind.
+  #unsaved = 0;
+  #text = "";
+  #message;
+  #button;
+
+  // Shows messages in an element, and a button while there is something to try again.
+  constructor(message, button) {
+    this.#message = message;
+    this.#button = button;
+    button.addEventListener("click", () => this.retry());
+    addEventListener("beforeunload", (event) => {
+      if (this.#unsaved) event.preventDefault(); // The browser asks whether to leave the page.
+    });
+  }
+
+  showMessage(text) {
+    this.#text = text;
+    this.#render();
+  }
+
+  // Returns whether a request waits to be repeated.
+  get isWaiting() {
+    return this.#failures.size > 0;
+  }
+
+  // Repeats all failed requests now.
+  retry() {
+    for (const { repeat } of this.#failures.values()) repeat();
+  }
+
+  // Returns what an asynchronous function returns that sends a request. Throws what the server
+  // refuses, and what fails when the request is no longer wanted.
+  async load(request, isWanted = () => true) {
+    try {
+      for (;;) {
+        try {
+          return await request();
+        } catch (error) {
+          if (error.isFinal || !isWanted()) throw error;
+          await this.#wait(request, error);
+        }
+      }
+    } finally {
+      this.#failures.delete(request);
+      this.#render();
+    }
+  }
+
+  // Like load, for a request that stores something: one after another of each kind.
+  async save(kind, request) {
+    this.#unsaved += 1;
+    this.#render();
+    const turn = this.#last[kind] ?? Promise.resolve();
+    const saved = turn.then(() => this.load(request)).finally(() => (this.#unsaved -= 1));
+    this.#last[kind] = saved.catch(() => {}).then(() => this.#render());
+    return saved;
+  }
+
+  #wait(request, error) {
+    return new Promise((repeat) => {
+      this.#failures.set(request, { error, repeat });
+      this.#render();
+      setTimeout(repeat, 1000 * error.retryAfter || RETRY_INTERVAL_MS);
+    });
+  }
+
+  #render() {
+    const problems = [...this.#failures.values()].map(({ error }) => error.message);
+    const unsaved = this.isWaiting && this.#unsaved ? `Unsaved: ${this.#unsaved}.` : "";
+    const text = [...new Set([this.#text, unsaved, ...problems])].filter(Boolean).join(" ");
+    // A screen reader would read the same text out again.
+    if (this.#message.textContent !== text) this.#message.textContent = text;
+    this.#button.hidden = !this.isWaiting;
+  }
+}
