@@ -1020,6 +1020,37 @@ def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
 def test_small_image_is_sent_as_the_file(page: Page) -> None:
     with page.expect_request(PREVIEWS) as request:
         page.locator("#file").set_input_files(image_file())
+FALSIFY = """(() => {
+    const read = HTMLCanvasElement.prototype.toDataURL;
+    HTMLCanvasElement.prototype.toDataURL = function () {
+        const pixels = new ImageData(this.width, this.height);
+        for (let i = 0; i < pixels.data.length; i++) pixels.data[i] = %s;
+        const canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [this.width, this.height];
+        canvas.getContext("2d").putImageData(pixels, 0, 0);
+        return read.call(canvas);
+    };
+})()"""
+
+
+@pytest.mark.parametrize("level", ["256 * Math.random()", "255"])
+def test_falsified_image_is_never_sent(visit: Callable[..., Page], level: str) -> None:
+    page = visit(**PHONE)
+    page.add_init_script(FALSIFY % level)
+    page.reload()
+    with page.expect_request(PREVIEWS) as request:
+        page.locator("#file").set_input_files(image_file(edge=2500))
+    assert request.value.header_value("content-type") == "image/png"
+    expect(page.locator("#answer")).to_have_text("7")
+    page.click("#crop")
+    page.click("#crop")  # crops to the rectangle in the middle
+    expect(page.locator("#message")).to_contain_text("This browser falsifies images")
+    page.click("#predict")
+    expect(page.locator("#message")).to_contain_text("This browser falsifies images")
+    expect(page.locator("#answer")).to_have_text("")
+    expect(page.locator("#history")).to_be_hidden()
+
+
     assert request.value.header_value("content-type") == "image/png"
     expect(page.locator("#answer")).to_have_text("7")
 

@@ -135,7 +135,10 @@ export class Pad {
     canvas.width = Math.ceil(width * scale);
     canvas.height = Math.ceil(height * scale);
     canvas.getContext("2d").drawImage(this.#image, 0, 0, canvas.width, canvas.height);
-    return { image: canvas.toDataURL() }; // toBlob runs when the browser is idle, which can take seconds.
+    const image = canvas.toDataURL(); // toBlob runs when the browser is idle, which can take seconds.
+    if (!isFalsified(canvas)) return { image };
+    if (this.#file) return this.#file;
+    throw new Error("This browser falsifies images that a page crops or converts. Choose a PNG, JPEG or WebP file.");
   }
 
   #replace(strokes, image = null, file = null) {
@@ -259,6 +262,17 @@ function toSentPoint([x, y, width]) {
 function drawCentered(ctx, image, edge) {
   const scale = edge / Math.max(image.width, image.height);
   const [width, height] = [image.width * scale, image.height * scale];
+// Returns whether the browser replaces what is read back from a canvas by noise or by one color.
+function isFalsified(canvas) {
+  const ctx = canvas.getContext("2d");
+  const [black, again, white] = ["black", "black", "white"].map((color) => {
+    ctx.fillStyle = color;
+    ctx.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL();
+  });
+  return black !== again || black === white;
+}
+
   ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
 }
 
