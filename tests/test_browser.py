@@ -154,6 +154,8 @@ def page(tab: Page, server: Server, console: list[str]) -> Iterator[Page]:
     tab.on("console", record)
     tab.on("pageerror", record)
     tab.goto(server.url)
+    tab.goto(f"{server.url}/review")  # a page that stores nothing
+    tab.evaluate("sessionStorage.clear()")
     yield tab
     tab.unroute_all(behavior="ignoreErrors")
     tab.context.set_offline(False)
@@ -1288,6 +1290,28 @@ def test_ink_follows_the_color_scheme(visit: Callable[..., Page]) -> None:
 
 
 def draw_line(page: Page, device: str, pressures: tuple[float, ...]) -> None:
+def test_drawing_is_kept_while_another_page_is_shown_until_it_is_stored(page: Page) -> None:
+    draw_seven(page)
+    inked = ink(page)
+    page.goto("data:text/html,another page")
+    page.go_back()
+    expect(page.locator("#answer")).to_have_text("7")
+    assert ink(page) == inked
+    page.click("#predict")
+    expect(page.locator("#message")).to_have_text(SAVED)
+    page.reload()
+    assert ink(page) == 0
+
+
+def test_page_works_without_storage(visit: Callable[..., Page]) -> None:
+    page = visit(**PHONE)
+    page.add_init_script("delete window.sessionStorage")
+    page.reload()
+    predict_seven(page)
+    page.reload()
+    expect(page.locator("#history tbody tr")).to_have_count(1)
+
+
     """Draw a line with a device that reports pressure."""
     box, session = box_of(page), page.context.new_cdp_session(page)
     steps = [("mousePressed", pressures[0]), *(("mouseMoved", force) for force in pressures)]

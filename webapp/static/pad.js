@@ -54,8 +54,13 @@ export class Pad {
     return this.#image !== null;
   }
 
-  clear() {
-    this.#replace([]);
+  get strokes() {
+    return this.#strokes;
+  }
+
+  // Replaces the drawing with strokes.
+  set strokes(strokes) {
+    this.#replace(strokes);
   }
 
   // Removes the last stroke, or the image.
@@ -129,7 +134,6 @@ export class Pad {
     if (!this.#image) return { strokes: this.#strokes.map((stroke) => stroke.map(toSentPoint)) };
     const { width, height } = this.#image;
     const scale = Math.min(1, MAX_IMAGE_EDGE_PX / Math.max(width, height));
-    // Some browsers falsify what is read back from a canvas, so a file is sent unchanged if possible.
     if (scale === 1 && this.#file) return this.#file;
     const canvas = document.createElement("canvas");
     canvas.width = Math.ceil(width * scale);
@@ -258,10 +262,6 @@ function toSentPoint([x, y, width]) {
   return [round(x), round(y), round(width * PEN_WIDTH)];
 }
 
-// Draws an image in the middle of a square, as large as it fits.
-function drawCentered(ctx, image, edge) {
-  const scale = edge / Math.max(image.width, image.height);
-  const [width, height] = [image.width * scale, image.height * scale];
 // Returns whether the browser replaces what is read back from a canvas by noise or by one color.
 function isFalsified(canvas) {
   const ctx = canvas.getContext("2d");
@@ -273,6 +273,10 @@ function isFalsified(canvas) {
   return black !== again || black === white;
 }
 
+// Draws an image in the middle of a square, as large as it fits.
+function drawCentered(ctx, image, edge) {
+  const scale = edge / Math.max(image.width, image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
   ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
 }
 

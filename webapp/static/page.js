@@ -9,6 +9,7 @@ import * as server from "./server.js";
 import { Stats } from "./stats.js";
 
 const PREVIEW_INTERVAL_MS = 60;
+const STROKES_KEY = "strokes"; // In sessionStorage, which the browser deletes with the tab.
 const DOUBTS = {
   several_digits: "There seems to be more than one digit. Draw or crop one at a time.",
   unclear_picture: "The digit does not stand out. Crop the picture, or take it from closer and in even light.",
@@ -17,8 +18,8 @@ const DOUBTS = {
 const element = (id) => document.getElementById(id);
 const result = new Result(element);
 const stats = new Stats(element("stats"));
-const history = new History(element("recent"), {
 const sender = new Sender(element("message"), element("retry"));
+const history = new History(element("recent"), {
   fetchPage: (query, isWanted) => sender.load(() => server.listPredictions(query), isWanted),
   onSelect: showStored,
   onError: showError,
@@ -214,7 +215,7 @@ element("predict").addEventListener("click", predict);
 element("crop").addEventListener("click", () => pad.startCropping());
 element("undo").addEventListener("click", () => pad.undo());
 element("clear").addEventListener("click", () => {
-  pad.clear();
+  pad.strokes = [];
   element("pad").focus();
 });
 element("feedback").addEventListener("click", (event) => {
@@ -235,8 +236,13 @@ document.addEventListener("keydown", (event) => {
   } else return;
   event.preventDefault();
 });
-document.addEventListener("visibilitychange", previewLoop);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) keepDrawing();
+  previewLoop();
+});
+addEventListener("pagehide", keepDrawing);
 onImage(element("file"), { onImage: (image, file) => pad.showImage(image, file), onError: showMessage });
 
+restoreDrawing();
 if (!element("recent").hidden) history.load();
 for (const part of [loadStats, loadModel]) sender.load(part).catch(showError);
