@@ -236,3 +236,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sequences", type=int, default=60, help="of operations on the store")
     parser.addoption("--steps", type=int, default=10, help="of each sequence")
     parser.addoption("--files", type=int, default=300, help="picture files of each kind, generated")
+    parser.addoption("--gestures", type=int, default=40, help="of several pointers on the pad")

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -65,8 +66,8 @@ DRAWINGS = [
 ]
 
 SAVED = "Prediction saved: 7."
-UNREACHABLE = "The server cannot be reached. Check your connection."
 BUSY = "The server is busy."
+UNREACHABLE = "The server cannot be reached. Check your connection."
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +154,9 @@ def page(tab: Page, server: Server, console: list[str]) -> Iterator[Page]:
     tab.context.clear_cookies()
     tab.on("console", record)
     tab.on("pageerror", record)
-    tab.goto(server.url)
     tab.goto(f"{server.url}/review")  # a page that stores nothing
     tab.evaluate("sessionStorage.clear()")
+    tab.goto(server.url)
     yield tab
     tab.unroute_all(behavior="ignoreErrors")
     tab.context.set_offline(False)
@@ -627,15 +628,15 @@ def test_rate_limit_pauses_previews_silently(visit: Callable[..., Page]) -> None
 # ---- Failures --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("failed_requests")
-def test_prediction_is_repeated_after_a_network_failure(page: Page) -> None:
-    previews = hold(page, PREVIEWS)
 def refuse(page: Page, url: str) -> None:
     """Let the server be busy for an hour."""
     busy: Any = {"status": 503, "headers": {"Retry-After": "3600"}, "json": {"detail": BUSY}}
     page.route(url, lambda route: route.fulfill(**busy))
 
 
+@pytest.mark.usefixtures("failed_requests")
+def test_prediction_is_repeated_after_a_network_failure(page: Page) -> None:
+    previews = hold(page, PREVIEWS)
     draw_seven(page)
     page.context.set_offline(True)
     page.click("#predict")
@@ -747,10 +748,10 @@ def test_error_shows_the_detail_of_the_problem(page: Page) -> None:
     draw_seven(page)
     page.click("#predict")
     expect(page.locator("#message")).to_have_text(problem["detail"])
+    expect(page.locator("#retry")).to_be_hidden()
 
 
 @pytest.mark.usefixtures("failed_requests")
-    expect(page.locator("#retry")).to_be_hidden()
 def test_all_failed_parts_of_the_page_are_loaded_when_the_visitor_tries_again(page: Page) -> None:
     predict_seven(page)
     for url in (LISTS, STATS, MODEL):
@@ -1019,9 +1020,6 @@ def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
     assert decode_url(request.value.post_data_json["image"]).size == (500, 500)
 
 
-def test_small_image_is_sent_as_the_file(page: Page) -> None:
-    with page.expect_request(PREVIEWS) as request:
-        page.locator("#file").set_input_files(image_file())
 FALSIFY = """(() => {
     const read = HTMLCanvasElement.prototype.toDataURL;
     HTMLCanvasElement.prototype.toDataURL = function () {
@@ -1053,6 +1051,9 @@ def test_falsified_image_is_never_sent(visit: Callable[..., Page], level: str) -
     expect(page.locator("#history")).to_be_hidden()
 
 
+def test_small_image_is_sent_as_the_file(page: Page) -> None:
+    with page.expect_request(PREVIEWS) as request:
+        page.locator("#file").set_input_files(image_file())
     assert request.value.header_value("content-type") == "image/png"
     expect(page.locator("#answer")).to_have_text("7")
 
@@ -1289,7 +1290,6 @@ def test_ink_follows_the_color_scheme(visit: Callable[..., Page]) -> None:
         assert ink_color.min() > 200 if dark else ink_color.max() < 60
 
 
-def draw_line(page: Page, device: str, pressures: tuple[float, ...]) -> None:
 def test_drawing_is_kept_while_another_page_is_shown_until_it_is_stored(page: Page) -> None:
     draw_seven(page)
     inked = ink(page)
@@ -1312,6 +1312,7 @@ def test_page_works_without_storage(visit: Callable[..., Page]) -> None:
     expect(page.locator("#history tbody tr")).to_have_count(1)
 
 
+def draw_line(page: Page, device: str, pressures: tuple[float, ...]) -> None:
     """Draw a line with a device that reports pressure."""
     box, session = box_of(page), page.context.new_cdp_session(page)
     steps = [("mousePressed", pressures[0]), *(("mouseMoved", force) for force in pressures)]
@@ -1464,6 +1465,86 @@ def test_two_fingers_zoom_the_page(page: Page) -> None:
     assert pad.evaluate(TOUCH_MOVE, [1, 0])
     assert pad.evaluate(TOUCH_MOVE, [1, 1])
     assert not pad.evaluate(TOUCH_MOVE, [2, 0])
+
+
+def gesture(seed: int) -> list[Any]:
+    """Return random events of a mouse, a pen and three fingers, all of which are lifted at the end.
+
+    An event is a type and its properties; x and y are in units of the pad's edge.
+    """
+    random = Random(seed)
+    pointers = {11: "mouse", 12: "pen", 13: "touch", 14: "touch", 15: "touch"}
+    others = ["#undo", "#clear", "#predict", "resize", "blur"]
+    events: list[Any] = []
+
+    def add(type_: str, id_: int) -> None:
+        x, y = (random.uniform(-0.3, 1.3) for _ in range(2))
+        if type_ == "pointerdown":
+            x, y = (min(max(value, 0), 1) for value in (x, y))
+        button = {"button": random.choices([0, 2], [9, 1])[0], "pressure": random.random()}
+        pointer = {"pointerId": id_, "pointerType": pointers[id_], "wait": random.uniform(0, 150)}
+        events.append([type_, {"x": x, "y": y, **button, **pointer}])
+
+    types = ["down", "move", "up", "cancel", "leave"]
+    for _ in range(random.randint(5, 40)):
+        if random.random() < 0.15:
+            events.append([random.choice(others), {"width": random.randint(50, 360)}])
+        else:
+            type_ = random.choices(types, [5, 10, 3, 1, 1])[0]
+            add(f"pointer{type_}", random.choice([*pointers]))
+    for id_ in pointers:
+        add(random.choice(["pointerup", "pointercancel"]), id_)
+        add("lostpointercapture", id_)
+    return events
+
+
+PERFORM = """async (pad, events) => {
+    const resize = async (width) => {
+        pad.style.width = width;
+        for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+    };
+    let time = performance.now();
+    for (const [type, { x, y, wait, width, ...pointer }] of events) {
+        if (type === "resize") await resize(`${width}px`);
+        else if (type === "blur") window.dispatchEvent(new Event("blur"));
+        else if (type.startsWith("#")) document.querySelector(type).click();
+        else {
+            const box = pad.getBoundingClientRect();
+            const [clientX, clientY] = [box.left + x * box.width, box.top + y * box.height];
+            const options = { bubbles: true, cancelable: true, clientX, clientY, ...pointer };
+            const event = new PointerEvent(type, options);
+            time += wait;
+            Object.defineProperty(event, "timeStamp", { value: time });
+            const isInside = x >= 0 && x <= 1 && y >= 0 && y <= 1;
+            (isInside ? pad : document.body).dispatchEvent(event);
+        }
+    }
+    await resize("");
+}"""
+
+
+def test_any_gestures_leave_a_pad_that_works(page: Page, pytestconfig: pytest.Config) -> None:
+    pad = page.locator("#pad")
+    width = pad.evaluate("pad => pad.width")
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request.post_data_json))
+    for seed in range(pytestconfig.getoption("--gestures")):
+        pad.evaluate(PERFORM, gesture(seed))
+        expect(pad).to_have_js_property("width", width)
+        before = pixels_of(page, "#pad")
+        page.mouse.click(100, 200)
+        page.keyboard.press("Control+z")
+        assert pixels_of(page, "#pad") == before, seed
+        page.keyboard.press("Escape")
+        draw_seven(page)
+        page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_have_text(SAVED)
+        strokes = [stroke for body in sent if body for stroke in body["strokes"]]
+        assert strokes
+        values = [value for stroke in strokes for point in stroke for value in point]
+        assert all(0 <= value <= 1 for value in values), seed
+        sent.clear()
+        page.keyboard.press("Escape")
 
 
 # ---- Review of labels ------------------------------------------------------------------------
@@ -1632,16 +1713,6 @@ def test_page_fits_the_width_of_a_small_phone(visit: Callable[..., Page]) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_page_is_accessible(visit: Callable[..., Page]) -> None:
-    page = visit(**PHONE)
-    expect(page.locator("#stats .model")).to_contain_text("MNIST")
-    assert Axe().run(page).response["violations"] == []
-    predict_seven(page)
-    page.keyboard.press("7")
-    expect(page.locator("#stats .confusion")).to_be_visible()
-    for dark in (False, True):
-        page.emulate_media(color_scheme="dark" if dark else "light")
-        assert Axe().run(page).response["violations"] == []
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640)])
 def test_message_is_in_view_wherever_the_visitor_is(
     visit: Callable[..., Page], width: int, height: int
@@ -1687,3 +1758,13 @@ def test_page_is_visible_in_forced_colors(visit: Callable[..., Page], scheme: st
     assert tuple(pad[len(pad) // 5, len(pad) // 2, :3]) != background
 
 
+def test_page_is_accessible(visit: Callable[..., Page]) -> None:
+    page = visit(**PHONE)
+    expect(page.locator("#stats .model")).to_contain_text("MNIST")
+    assert Axe().run(page).response["violations"] == []
+    predict_seven(page)
+    page.keyboard.press("7")
+    expect(page.locator("#stats .confusion")).to_be_visible()
+    for dark in (False, True):
+        page.emulate_media(color_scheme="dark" if dark else "light")
+        assert Axe().run(page).response["violations"] == []
