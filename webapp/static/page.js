@@ -240,7 +240,6 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) keepDrawing();
   previewLoop();
 });
-addEventListener("pagehide", keepDrawing);
 onImage(element("file"), { onImage: (image, file) => pad.showImage(image, file), onError: showMessage });
 
 restoreDrawing();
