@@ -721,6 +721,7 @@ def test_prediction_that_was_not_stored_is_sent_again(page: Page) -> None:
         PREDICTIONS,
         lambda route: route.continue_(url=f"{route.request.url}?store=no"),
     )
+    hold(page, PREVIEWS)
     draw_seven(page)
     page.click("#predict")
     expect(page.locator("#message")).to_have_text("Unsaved: 1. The database is unavailable.")
