@@ -20,7 +20,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check lint format contract bench check-images screenshots model train \
+.PHONY: help run test e2e check lint format contract bench pictures check-images screenshots model train \
 	retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
@@ -62,6 +62,9 @@ contract: $(DEV)/ready  ## test the API against webapp/openapi.json with 2,000 c
 
 bench: $(DEV)/ready  ## compare the service with in-process inference (ARGS: see bench/speed.py)
 	@$(DEV)/bin/python -m bench.speed $(ARGS)
+
+pictures: $(DEV)/ready  ## read synthetic photographs, and draw them in artifacts/report/pictures.png
+	$(DEV)/bin/python -m bench.pictures $(ARGS)
 
 check-images: $(DEV)/ready  ## build the images and test the compose file (needs Docker)
 	$(DEV)/bin/python -m bench.containers $(ARGS)

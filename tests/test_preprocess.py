@@ -206,6 +206,7 @@ def test_small_digit_in_a_cell_is_found(first: int, edge: int) -> None:
         ImageDraw.Draw(picture).line((0, at, 640, at), (165, 185, 215), 2)
     picture.paste((30, 40, 130), (240 + first, 160 + first), seven(edge))
     assert is_seven(noisy(picture), 15)
+    assert is_seven(picture, 15)
 
 
 def test_highlighter_is_left_out() -> None:

@@ -25,6 +25,7 @@ DIGIT_PX = 20  # longer side of the digit in the output
 INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
+LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank. Draw a digit first."
 
@@ -109,11 +110,13 @@ def _ink_on_flat(grey: Grey) -> Ink | None:
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
-    pixels = grey.size
+    shape, pixels = grey.shape, grey.size
     grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     light, dark = np.maximum(grey, level) - level, level - np.minimum(grey, level)
     ink, rest = (light, dark) if light.sum() > dark.sum() else (dark, light)
     if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST or _has_panel(ink, pixels):
+        return None
+    if min(shape) >= SMALL_PX and _has_line(ink, shape):
         return None
     return np.asarray(ink, np.float32)
 
@@ -133,6 +136,21 @@ def _has_panel(ink: NDArray[np.uint8], pixels: int) -> bool:
         return True
     height, width = ink.shape
     return bool(2 * width > height and np.mean(_edge(ink) >= MIN_CONTRAST) > 0.9)
+
+
+def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
+    """Return whether a line that is too thin for a pen crosses the image, as on squared paper.
+
+    ink: without bare rows and columns; shape: of the image.
+    """
+    mask = ink >= MIN_CONTRAST
+    for rows, length in ((mask, shape[1]), (mask.T, shape[0])):
+        if rows.shape[1] == length:
+            changes = np.flatnonzero(np.diff(np.pad(rows.mean(axis=1) > 0.95, 1)))
+            widths = changes[1::2] - changes[::2]
+            if (widths <= LINE_SHARE * max(shape)).any():
+                return True
+    return False
 
 
 def _ink_of_crop(grey: Grey) -> Ink:

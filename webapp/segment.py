@@ -26,7 +26,7 @@ LINE_DIRECTIONS = 6  # in one picture: parallel lines are not parallel in perspe
 LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more is a line
 STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
-AGREEMENT = 0.6  # intersection over union of the boxes of two candidates
+SAME_PLACE = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the best place's support
 CLUTTER_SCORE = 0.01  # factor
 
@@ -82,9 +82,9 @@ def find_digit(image: Image.Image) -> Found | None:
     quality = np.array([candidate.quality for candidate in candidates])
     several = np.array([each.digit.doubt == "several_digits" for each in candidates])
     overlap = _overlap(np.array([candidate.box for candidate in candidates]))
-    support = (overlap > AGREEMENT) @ quality
+    support = (overlap > SAME_PLACE) @ quality
     place = overlap[support.argmax()]
-    digit = candidates[int(np.where(place > AGREEMENT, quality, -1).argmax())].digit
+    digit = candidates[int(np.where(place > SAME_PLACE, quality, -1).argmax())].digit
     if quality[(place > 0.1) & several].sum() > SEVERAL_SHARE * support.max():
         return digit._replace(doubt="several_digits")
     return digit
