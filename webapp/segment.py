@@ -5,6 +5,8 @@
 2. Ruled lines are removed, and strokes that they cross are repaired.
 3. Connected components of ink are digits, parts of one, or neither: frames, bars, blobs, specks,
    and what continues beyond the picture.
+
+Each background, threshold and color gives a candidate; the digit is where most of them agree.
 """
 
 from collections.abc import Iterator
