@@ -74,7 +74,8 @@ export class Sender {
   #render() {
     const problems = [...this.#failures.values()].map(({ error }) => error.message);
     const unsaved = this.isWaiting && this.#unsaved ? `Unsaved: ${this.#unsaved}.` : "";
-    const text = [...new Set([this.#text, unsaved, ...problems])].filter(Boolean).join(" ");
+    const message = problems.includes(this.#text) ? "" : this.#text;
+    const text = [...new Set([message, unsaved, ...problems])].filter(Boolean).join(" ");
     // A screen reader would read the same text out again.
     if (this.#message.textContent !== text) this.#message.textContent = text;
     this.#button.hidden = !this.isWaiting;
