@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import (
     Browser,
+    BrowserContext,
     CDPSession,
     ConsoleMessage,
     FloatRect,
@@ -79,6 +80,17 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser.close()
 
 
+def new_context(browser: Browser, **device: Any) -> BrowserContext:
+    """Return a browser context whose requests can be intercepted.
+
+    A route that is set after a page is loaded can miss the page's next request, because Chromium
+    then only begins to intercept. This context intercepts requests from the start.
+    """
+    context = browser.new_context(**device)
+    context.route("**/no-such-file", lambda route: route.abort())
+    return context
+
+
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a server that all tests share, because starting one takes seconds."""
@@ -124,7 +136,7 @@ def visit(browser: Browser, server: Server, console: list[str]) -> Iterator[Call
     contexts = []
 
     def visit(**device: Any) -> Page:
-        contexts.append(browser.new_context(**device))
+        contexts.append(new_context(browser, **device))
         page = contexts[-1].new_page()
         page.on("console", lambda message: console.append(message.text))
         page.on("pageerror", lambda error: console.append(str(error)))
@@ -139,7 +151,7 @@ def visit(browser: Browser, server: Server, console: list[str]) -> Iterator[Call
 @pytest.fixture(scope="module")
 def tab(browser: Browser) -> Iterator[Page]:
     """Return a tab that most tests share, because a new one takes a second of CPU time."""
-    context = browser.new_context(**PHONE)
+    context = new_context(browser, **PHONE)
     yield context.new_page()
     context.close()
 

@@ -110,26 +110,26 @@ def _ink_on_flat(grey: Grey) -> Ink | None:
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
-    shape, pixels = grey.shape, grey.size
+    shape = grey.shape
     grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     light, dark = np.maximum(grey, level) - level, level - np.minimum(grey, level)
     ink, rest = (light, dark) if light.sum() > dark.sum() else (dark, light)
-    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST or _has_panel(ink, pixels):
+    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST:
         return None
-    if min(shape) >= SMALL_PX and _has_line(ink, shape):
+    if _has_panel(ink, shape) or _has_line(ink, shape):
         return None
     return np.asarray(ink, np.float32)
 
 
-def _has_panel(ink: NDArray[np.uint8], pixels: int) -> bool:
+def _has_panel(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
     """Return whether the ink has an area or a frame on which something is drawn.
 
-    pixels: the number of pixels of the image.
+    ink: without bare rows and columns at the edges; shape: of the image.
     """
     counts = np.bincount(ink.ravel(), minlength=256)
     counts[0] = 0
     level = int(counts.argmax())
-    if counts[level] > 0.5 * pixels and ink.size > SMALL_PX**2:
+    if counts[level] > 0.5 * math.prod(shape) and ink.size > SMALL_PX**2:
         return True
     is_fainter = level + MIN_CONTRAST <= np.flatnonzero(counts)[-1]
     if is_fainter and 2 * counts[level] > counts.sum():
@@ -141,8 +141,10 @@ def _has_panel(ink: NDArray[np.uint8], pixels: int) -> bool:
 def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
     """Return whether a line that is too thin for a pen crosses the image, as on squared paper.
 
-    ink: without bare rows and columns; shape: of the image.
+    ink: without bare rows and columns at the edges; shape: of the image.
     """
+    if min(shape) < SMALL_PX:
+        return False
     mask = ink >= MIN_CONTRAST
     for rows, length in ((mask, shape[1]), (mask.T, shape[0])):
         if rows.shape[1] == length:

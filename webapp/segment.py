@@ -29,8 +29,8 @@ LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more
 STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
 SAME_PLACE = 0.6  # intersection over union of the boxes of two candidates
-SEVERAL_SHARE = 0.5  # of the best place's support
-CLUTTER_SCORE = 0.01  # factor
+SEVERAL_SHARE = 0.5  # of the quality at the best place: more candidates see several digits
+CLUTTER_SCORE = 0.01  # factor for what is not a digit, and chosen only if there is nothing else
 
 Ink = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What may be the digit, how good it is, and its box: left, top, right, bottom."""
+    """What may be the digit, its quality, and its box: left, top, right, bottom."""
 
     quality: float
     box: tuple[int, int, int, int]
@@ -76,7 +76,7 @@ class Components(NamedTuple):
 def find_digit(image: Image.Image) -> Found | None:
     """Return the digit in an RGB picture, or None if nothing can be seen in it.
 
-    Of the candidates, the place is chosen where most of them see a digit.
+    It is the best candidate at the place where most candidates are, weighted by their quality.
     """
     candidates = list(_candidates(_work_copy(image)))
     if not candidates:
@@ -103,7 +103,7 @@ def _overlap(boxes: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _candidates(work: Image.Image) -> Iterator[Candidate]:
-    """Yield what may be the digit, by backgrounds, thresholds and colors."""
+    """Yield a candidate for each background, threshold and color of ink."""
     pixels = np.asarray(work)
     noise = NOISE_FACTOR * _noise(pixels.astype(np.float32))
     for window in WINDOWS:
@@ -128,8 +128,9 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
 
 
 def _masks(contrast: Ink, ink: Ink, faintest: float) -> Iterator[tuple[Mask, Mask]]:
-    """Yield masks that may show the digit, each with the mask of all ink."""
-    strongest, strong = np.quantile(ink, (0.9995, 0.997))  # those of a small digit, of a large one
+    """Yield masks that may show the digit, each with the mask of all ink, bool [h, w]."""
+    # The ink of a small digit is a smaller share of the picture than that of a large one.
+    strongest, strong = np.quantile(ink, (0.9995, 0.997))
     thresholds = [share * strong for share in THRESHOLDS]
     if strongest > 1.5 * strong:
         thresholds = [share * strongest for share in THRESHOLDS] + thresholds
@@ -351,7 +352,7 @@ def _choose(
     middle_x, middle_y = (parts.left + parts.right) / 2, (parts.top + parts.bottom) / 2
     away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
-    score = np.where(parts.border > 0, score * 0.3, score)
+    score = np.where(parts.border > 0, score * 0.3, score)  # it may be cut off
     clutter = _is_clutter(parts, shape)
     score = np.where(clutter, score * CLUTTER_SCORE, score)
     main = int(score.argmax())
@@ -380,14 +381,12 @@ def _choose(
 
 
 def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
-    """Return which components are not a digit: cut off, frames, bars and blobs."""
+    """Return which components are not a digit: cut off, bars, frames and lines."""
     width, height, edge = parts.width, parts.height, min(shape)
     fill = parts.area / (width * height)
     longer = np.maximum(width, height)
     cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
-    # Twice the area over the outline is the width of the strokes.
-    blob = (2 * parts.area > 0.28 * height * parts.outline) & (longer > 0.1 * edge)
     # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
     slash = (parts.outline < 2.5 * np.hypot(width, height)) & (width > 0.6 * height)
     encloses = (
@@ -400,7 +399,7 @@ def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
     ).any(axis=1)
     frame = encloses & (fill < 0.4)
     across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
-    clutter: Mask = cut_off | bar | blob | frame | across
+    clutter: Mask = cut_off | bar | frame | across
     return clutter
 
 
