@@ -1,7 +1,10 @@
 """Pictures that tests post."""
 
 import io
+import os
+import time
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 SEVEN = ((0.25, 0.2), (0.75, 0.2), (0.45, 0.8))  # in units of the canvas' edge
@@ -20,3 +23,11 @@ def encoded(picture: Image.Image, format_: str = "PNG") -> bytes:
     body = io.BytesIO()
     picture.save(body, format_)
     return body.getvalue()
+
+
+def draw_slowly(rng: np.random.Generator, canvas_px: int) -> Image.Image:
+    """Name the process that draws, and return a black canvas."""
+    with open(os.environ["DRAWING_PROCESSES"], "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(0.1)
+    return Image.new("L", (canvas_px, canvas_px))

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -275,18 +274,10 @@ def test_shapes_are_digits_in_a_box_about_1_high(digit: int) -> None:
 
 
 RENDER = """
-from tests.test_train import draw_slowly
+from tests.pictures import draw_slowly
 from train.drawings import render_all
 render_all([draw_slowly] * 1000, ["white-on-black"], 28)
 """
-
-
-def draw_slowly(rng: np.random.Generator, canvas_px: int) -> Image.Image:
-    """Name the process that draws, and return a black canvas."""
-    with open(os.environ["DRAWING_PROCESSES"], "a") as file:
-        file.write(f"{os.getpid()}\n")
-    time.sleep(0.1)
-    return Image.new("L", (canvas_px, canvas_px))
 
 
 def test_processes_that_draw_end_with_a_training_that_is_killed(tmp_path: Path) -> None:
