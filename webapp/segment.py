@@ -37,17 +37,17 @@ Mask = NDArray[np.bool_]
 
 
 class Found(NamedTuple):
-    """The ink of the digit, float32 [height, width], and why it may not be one."""
+    """The ink of the digit, float32 [height, width], why it may not be one, and where it is."""
 
     ink: Ink
     doubt: str | None
+    box: NDArray[np.float64]  # left, top, right, bottom, as shares of the picture's sides
 
 
 class Candidate(NamedTuple):
-    """What may be the digit, its quality, and its box: left, top, right, bottom."""
+    """What may be the digit, and its quality."""
 
     quality: float
-    box: tuple[int, int, int, int]
     digit: Found
 
 
@@ -83,7 +83,7 @@ def find_digit(image: Image.Image) -> Found | None:
         return None
     quality = np.array([candidate.quality for candidate in candidates])
     several = np.array([each.digit.doubt == "several_digits" for each in candidates])
-    overlap = _overlap(np.array([candidate.box for candidate in candidates]))
+    overlap = _overlap(np.array([candidate.digit.box for candidate in candidates]))
     support = (overlap > SAME_PLACE) @ quality
     place = overlap[support.argmax()]
     digit = candidates[int(np.where(place > SAME_PLACE, quality, -1).argmax())].digit
@@ -123,8 +123,8 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
                 rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             rows, columns = _box(parts, group, 4)
-            box = (columns.start, rows.start, columns.stop, rows.stop)
-            yield Candidate(score * separation / (separation + 3), box, Found(digit, doubt))
+            box = np.array((columns.start, rows.start, columns.stop, rows.stop)) / (work.size * 2)
+            yield Candidate(score * separation / (separation + 3), Found(digit, doubt, box))
 
 
 def _masks(contrast: Ink, ink: Ink, faintest: float) -> Iterator[tuple[Mask, Mask]]:
