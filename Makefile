@@ -6,7 +6,8 @@ DEV := .venv-dev
 CODE := train export webapp tests bench deploy
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
-PARALLEL ?= -n 2 --dist loadfile  # empty to run the tests one after the other
+# Empty to run the tests one after the other. The files are run in order: the last ones are short.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 define CHECK_PYTHON
 import platform, sys
@@ -18,6 +19,8 @@ if machine not in ('Linux x86_64', 'Linux aarch64', 'Darwin arm64') or (machine[
              'It needs Linux with glibc on x86-64 or arm64, or macOS on Apple silicon.')
 endef
 export CHECK_PYTHON
+
+test check: export OMP_NUM_THREADS := 1  # of each process; more would wait for each other
 
 .DEFAULT_GOAL := help
 .PHONY: help run test e2e check lint format contract bench pictures check-images screenshots model train \

@@ -33,7 +33,7 @@ from webapp.startup import check_and_migrate
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
 DRAWINGS = Path(os.environ.get("DRAWINGS_DIR") or "data")
-LIMIT_S = 30  # for whatever a test waits for
+LIMIT_S = 60  # for whatever a test waits for
 
 
 @pytest.fixture(scope="session")

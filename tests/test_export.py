@@ -27,7 +27,7 @@ from train.report import write_run
 from train.settings import Settings
 from webapp.model import Model
 
-SHORT = Settings(epochs=2, batch_size=64, width=16, seed=1)
+SHORT = Settings(epochs=2, batch_size=64, width=8, seed=1)
 TEMPERATURE, CONFIDENCE_THRESHOLD = 2.0, 0.6
 
 

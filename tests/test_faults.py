@@ -242,7 +242,7 @@ def test_statistics_do_not_wait_for_a_locked_table(worker: FlaskClient, proxy: P
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(LIMIT_S)  # half of the time that counting may take
+            thread.join(30)  # half of the time that counting may take
     assert statuses == [503] * 3
 
 

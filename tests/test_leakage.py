@@ -178,7 +178,7 @@ def draw_outliers() -> tuple[Pixels, Pixels]:
     """Return training outliers and test outliers."""
     training = make_train_outliers(make_drawings(), TINY, seed=0)
     test = [renderer for kind in make_test_outliers(8).values() for renderer in kind]
-    return render_all(training, ["photo"]), render_all(test, ["photo"])
+    return render_all(training, ["white-on-black"]), render_all(test, ["white-on-black"])
 
 
 def test_test_outliers_are_of_kinds_and_fonts_not_trained_on(

