@@ -248,6 +248,17 @@ def test_circle_around_the_digit_is_left_out() -> None:
     assert is_seven(picture)
 
 
+def test_circle_around_a_digit_in_pieces_is_left_out() -> None:
+    pictures = [Image.new("RGB", (320, 240), (225, 222, 215)) for _ in range(2)]
+    for picture in pictures:
+        draw = ImageDraw.Draw(picture)
+        draw.line((130, 80, 160, 126), (40, 40, 60), 8)
+        draw.line((164, 134, 192, 180), (40, 40, 60), 8)
+    draw.ellipse((95, 65, 225, 195), None, (40, 40, 60), 4)
+    without, circled = (examine(noisy(picture)) for picture in pictures)
+    assert same(circled.pixels, without.pixels, levels=30)
+
+
 def test_circle_on_a_flat_background_is_left_out() -> None:
     picture = Image.new("L", (280, 280))
     ImageDraw.Draw(picture).ellipse((20, 20, 260, 260), None, 255, 8)

@@ -388,15 +388,15 @@ def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
     cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
     # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
-    slash = (parts.outline < 2.5 * np.hypot(width, height)) & (width > 0.6 * height)
-    encloses = (
+    slash = (parts.outline < 2.5 * longer) & (width > 0.6 * height)
+    inside = (
         (parts.left[:, None] < parts.left)
         & (parts.right[:, None] > parts.right)
         & (parts.top[:, None] < parts.top)
         & (parts.bottom[:, None] > parts.bottom)
         & (height[:, None] * 0.3 < height)
-        & ~slash
-    ).any(axis=1)
+    )
+    encloses = (inside & ~slash).any(axis=1) | (inside.sum(axis=1) > 1)
     frame = encloses & (fill < 0.4)
     across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
     clutter: Mask = cut_off | bar | frame | across
