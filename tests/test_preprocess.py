@@ -242,9 +242,11 @@ def test_shadow_is_left_out() -> None:
     assert is_seven(Image.fromarray(levels.astype(np.uint8)))
 
 
-def test_circle_around_the_digit_is_left_out() -> None:
+@pytest.mark.parametrize("level", [40, 60, 90])
+@pytest.mark.parametrize("width", [2, 4])
+def test_circle_around_the_digit_is_left_out(level: int, width: int) -> None:
     picture = paper()
-    ImageDraw.Draw(picture).ellipse((75, 30, 235, 190), None, (40, 40, 60), 4)
+    ImageDraw.Draw(picture).ellipse((60, 20, 250, 210), None, (level, level, level + 20), width)
     assert is_seven(picture)
 
 

@@ -30,6 +30,7 @@ STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
 SAME_PLACE = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the quality at the best place: more candidates see several digits
+FRAMED_SCORE = 3  # factor for what is in a frame: together with it, it would be larger
 CLUTTER_SCORE = 0.01  # factor for what is not a digit, and chosen only if there is nothing else
 
 Ink = NDArray[np.float32]
@@ -353,7 +354,9 @@ def _choose(
     away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
     score = np.where(parts.border > 0, score * 0.3, score)  # it may be cut off
-    clutter = _is_clutter(parts, shape)
+    frames = _frames(parts)
+    score = np.where(frames.any(axis=0), score * FRAMED_SCORE, score)
+    clutter = _is_clutter(parts, shape) | frames.any(axis=1)
     score = np.where(clutter, score * CLUTTER_SCORE, score)
     main = int(score.argmax())
     group = [main]
@@ -381,26 +384,31 @@ def _choose(
 
 
 def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
-    """Return which components are not a digit: cut off, bars, frames and lines."""
+    """Return which components are not a digit: cut off, bars and lines."""
     width, height, edge = parts.width, parts.height, min(shape)
-    fill = parts.area / (width * height)
     longer = np.maximum(width, height)
     cut_off = parts.border > 0.12 * longer
     bar = (width > 4 * height) & (width > 0.1 * edge)
-    # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
-    slash = (parts.outline < 2.5 * longer) & (width > 0.6 * height)
+    across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
+    clutter: Mask = cut_off | bar | across
+    return clutter
+
+
+def _frames(parts: Components) -> Mask:
+    """Return which components are frames around which others: bool [n, n]."""
+    width, height = parts.width, parts.height
     inside = (
         (parts.left[:, None] < parts.left)
         & (parts.right[:, None] > parts.right)
         & (parts.top[:, None] < parts.top)
         & (parts.bottom[:, None] > parts.bottom)
-        & (height[:, None] * 0.3 < height)
     )
-    encloses = (inside & ~slash).any(axis=1) | (inside.sum(axis=1) > 1)
-    frame = encloses & (fill < 0.4)
-    across = ((width == shape[1]) | (height == shape[0])) & (parts.area < 2 * parts.outline)
-    clutter: Mask = cut_off | bar | frame | across
-    return clutter
+    # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
+    slash = (parts.outline < 2.5 * np.maximum(width, height)) & (width > 0.6 * height)
+    large = inside & (height[:, None] * 0.3 < height)
+    frame = (large & ~slash).any(axis=1) | (large.sum(axis=1) > 1)
+    frame &= parts.area < 0.4 * width * height
+    return inside & frame[:, None]
 
 
 def _has_blob(parts: Components, group: NDArray[np.intp]) -> bool:
