@@ -408,7 +408,8 @@ def _frames(parts: Components) -> Mask:
     large = inside & (height[:, None] * 0.3 < height)
     frame = (large & ~slash).any(axis=1) | (large.sum(axis=1) > 1)
     frame &= parts.area < 0.4 * width * height
-    return inside & frame[:, None]
+    frames: Mask = inside & frame[:, None]
+    return frames
 
 
 def _has_blob(parts: Components, group: NDArray[np.intp]) -> bool:
