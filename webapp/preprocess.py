@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
-from webapp.segment import components, find_digit
+from webapp.segment import find_digit, runs
 
 SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
 IMAGE_PX = 28  # edge of the output
@@ -91,7 +91,8 @@ def _without_frame(ink: Ink) -> Prepared:
 def _is_connected(ink: Ink) -> bool:
     """Return whether the ink is in one piece, but for gaps of a few pixels."""
     small = np.asarray(Image.fromarray(ink).reduce(-(-max(ink.shape) // SMALL_PX)))
-    return len(components(small > INK_THRESHOLD * small.max(), small).area) == 1
+    _, _, first = runs(small > INK_THRESHOLD * small.max())
+    return not first.any()
 
 
 def _opaque(image: Image.Image, mode: str) -> Image.Image:
@@ -125,7 +126,7 @@ def _ink_on_flat(grey: Grey) -> Ink | None:
     columns of bare background at the edges are cropped.
     """
     counts = np.bincount(_edge(grey), minlength=256)
-    level = np.uint8(counts.argmax())
+    level = int(counts.argmax())
     if 2 * counts[level] <= counts.sum():
         return None
     differs = grey != level
@@ -134,10 +135,12 @@ def _ink_on_flat(grey: Grey) -> Ink | None:
         return None
     shape = grey.shape
     grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    light, dark = np.maximum(grey, level) - level, level - np.minimum(grey, level)
-    ink, rest = (light, dark) if light.sum() > dark.sum() else (dark, light)
-    if ink.max() < MIN_CONTRAST or rest.max() >= MIN_CONTRAST:
+    above, below = int(grey.max()) - level, level - int(grey.min())
+    is_light = grey.sum() > grey.size * level
+    contrast, rest = (above, below) if is_light else (below, above)
+    if contrast < MIN_CONTRAST or rest >= MIN_CONTRAST:
         return None
+    ink = np.maximum(grey, level) - level if is_light else level - np.minimum(grey, level)
     if _has_panel(ink, shape) or _has_line(ink, shape):
         return None
     return np.asarray(ink, np.float32)
@@ -148,12 +151,11 @@ def _has_panel(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
 
     ink: without bare rows and columns at the edges; shape: of the image.
     """
-    counts = np.bincount(ink.ravel(), minlength=256)
-    counts[0] = 0
+    counts = np.bincount(ink[ink > 0])
     level = int(counts.argmax())
     if counts[level] > 0.5 * math.prod(shape) and ink.size > SMALL_PX**2:
         return True
-    is_fainter = level + MIN_CONTRAST <= np.flatnonzero(counts)[-1]
+    is_fainter = level + MIN_CONTRAST < len(counts)
     if is_fainter and 2 * counts[level] > counts.sum():
         return True
     height, width = ink.shape

@@ -199,20 +199,30 @@ def _noise(pixels: Ink) -> float:
     return float(np.median(steps)) / 0.954 if steps.size else 0.0
 
 
-def components(mask: Mask, ink: Ink) -> Components:
-    """Return the components of a mask, whose pixels are connected along edges or corners."""
+def runs(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the runs of a mask begin and end, and the first run of the component of each.
+
+    Positions are in rows that are one pixel longer than those of the mask.
+    """
     height, width = mask.shape
-    flat = np.zeros((height, width + 1), np.int8)
-    flat[:, :-1] = mask
-    steps = np.diff(flat.ravel(), prepend=0)
-    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)  # of the runs
     stride = width + 1
+    flat = np.zeros(1 + height * stride, bool)
+    flat[1:].reshape(height, stride)[:, :-1] = mask
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    begins, ends = changes[::2], changes[1::2]
     first = np.searchsorted(ends, begins + stride)  # runs of the next row that touch this one
     last = np.searchsorted(begins, ends + stride, "right")
     counts = (last - first).clip(0)
     upper = np.repeat(np.arange(len(begins)), counts)
     offsets = np.arange(len(upper)) - np.repeat(counts.cumsum() - counts, counts)
-    root = _connect(len(begins), upper, first[upper] + offsets)
+    return begins, ends, _connect(len(begins), upper, first[upper] + offsets)
+
+
+def components(mask: Mask, ink: Ink) -> Components:
+    """Return the components of a mask, whose pixels are connected along edges or corners."""
+    height, width = mask.shape
+    stride = width + 1
+    begins, ends, root = runs(mask)
     _, label = np.unique(root, return_inverse=True)
     count = int(label.max(initial=-1)) + 1
 
@@ -228,9 +238,8 @@ def components(mask: Mask, ink: Ink) -> Components:
     at_edge = np.where((rows == 0) | (rows == height - 1), lengths, at_edge)
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    labels = np.full(height * stride, -1)
-    labels[np.flatnonzero(flat)] = np.repeat(label, lengths)
-    labels = labels.reshape(height, stride)[:, :-1]
+    labels = np.full(mask.shape, -1)
+    labels[mask] = np.repeat(label, lengths)
     return Components(
         labels,
         *(left, top, right, bottom),
@@ -245,13 +254,13 @@ def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
     """Return the smallest node that each of `count` nodes is connected to by the given edges."""
     root = np.arange(count)
     while True:
-        low = np.minimum(root[one], root[other])
-        if (low == root[one]).all() and (low == root[other]).all():
+        a, b = root[one], root[other]
+        if (a == b).all():
             return root
-        np.minimum.at(root, root[one], low)
-        np.minimum.at(root, root[other], low)
-        while (root != root[root]).any():
-            root = root[root]
+        np.minimum.at(root, a, b)
+        np.minimum.at(root, b, a)
+        while (root != (higher := root[root])).any():
+            root = higher
 
 
 # ---- ruled lines -----------------------------------------------------------------------------
