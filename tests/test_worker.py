@@ -4,11 +4,13 @@ import http.client
 import re
 import signal
 import socket
+import time
 
 import psutil
 
 from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
 from tests.conftest import LIMIT_S, Server, wait_until
+from webapp.worker import REQUEST_TIMEOUT_S
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
@@ -93,6 +95,14 @@ def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server)
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not is_kept_alive(connection))  # until the worker has got the signal
     server.stop()
+
+
+def test_connection_is_open_for_longer_than_one_request_may_take(shared_server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=LIMIT_S)
+    end = time.monotonic() + REQUEST_TIMEOUT_S + 3  # deadlines are checked every second
+    while time.monotonic() < end:
+        assert is_kept_alive(connection)
+    connection.close()
 
 
 def is_kept_alive(connection: http.client.HTTPConnection) -> bool:
