@@ -73,6 +73,9 @@ def _decode_plain_png(container: Container) -> Image.Image | None:
         pixels = decode_image_png_u8(container.data, (container.height, container.width), mode)
     except Exception:  # Pillow also reads some damaged files
         return None
+    if mode == "rgba" and pixels.view("<u4").min() >= 0xFF000000:  # all pixels are opaque
+        size = container.width, container.height
+        return Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
     return Image.fromarray(pixels[:, :, 0] if mode == "mono" else pixels)
 
 
