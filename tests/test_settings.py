@@ -104,6 +104,7 @@ def test_value_is_read(name: str, text: str, field: str, value: Any) -> None:
         ("DATABASE_URL", ["mysql://db/digits", "digits.db", "postgresql+asyncpg://me@db/digits"]),
         ("DATABASE_URL", ["sqlite:digits.db", "sqlite://", "sqlite:///", "sqlite:///:memory:"]),
         ("DATABASE_URL", ["postgresql://me@db:port/digits", "postgresql://me:se@cret@db/digits"]),
+        ("DATABASE_URL", ["postgresql://me:1/secret@db/digits"]),
         (
             "RATE_LIMIT",
             ["often", "120", "per minute", "0 per minute", "1 per 31 days", "1 per year"],

@@ -46,7 +46,7 @@ def parse_database_url(text: str) -> str | Path:
         raise ValueError
     # libpq takes a part of a password with an unescaped / or @ for a host or a name, and prints it.
     credentials, at, _ = rest.partition("?")[0].rpartition("@")
-    if "/" in credentials or "@" in credentials or rest.count("@") > at.count("@"):
+    if "/" in credentials or rest.count("@") > at.count("@"):
         raise ValueError
     from psycopg2 import ProgrammingError  # only needed for Postgres
     from psycopg2.extensions import parse_dsn
