@@ -1,6 +1,7 @@
 """Export of a run to artifacts/, and the predictions of the exported graph."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,11 @@ def test_graph_that_differs_from_the_network_is_rejected(
     monkeypatch.setattr("export.graph.ATOL", 0.0)
     with pytest.raises(ValueError, match="differ by"):
         make_graph(network, 1.0, parity_inputs)
+
+
+def test_graph_that_answers_nan_is_rejected(digits: Digits) -> None:
+    with pytest.raises(ValueError, match="differ by nan"):
+        make_graph(Network(16).eval(), math.nan, digits.pixels[:10])
 
 
 def test_missing_run_is_reported(tmp_path: Path) -> None:

@@ -32,9 +32,18 @@ from train.drawings import (
     draw_varied,
     render_all,
 )
-from train.fit import TrainedModel, choose_device, fit, fit_temperature, predict_logits, to_images
+from train.fit import (
+    TrainedModel,
+    choose_device,
+    choose_threshold,
+    fit,
+    fit_temperature,
+    predict_logits,
+    to_images,
+)
 from train.metrics import bootstrap_interval, evaluate, predict
 from train.outliers import make_test_outliers, make_train_outliers
+from train.pictures import SPOILED_SHARE, make_train_pictures
 from train.report import write_run
 from train.settings import Settings
 from train.sources import (
@@ -263,6 +272,13 @@ def test_picture_in_which_nothing_is_found_is_an_outlier(monkeypatch: pytest.Mon
     assert digits.labels.tolist() == [OUTLIER]
 
 
+def test_crossed_out_digits_are_trained_as_outliers(drawings: list[Drawing]) -> None:
+    sevens = [drawing for drawing in drawings if drawing.digit == 7]
+    labels = np.array(make_train_pictures(sevens, 1_000, seed=0)[1])
+    assert {*labels} == {7, OUTLIER}
+    assert np.mean(labels == OUTLIER) == pytest.approx(SPOILED_SHARE, abs=0.05)
+
+
 @pytest.mark.parametrize("digit", range(10))
 def test_shapes_are_digits_in_a_box_about_1_high(digit: int) -> None:
     rng = np.random.default_rng(0)
@@ -408,6 +424,15 @@ def test_confidence_threshold_makes_few_correct_answers_uncertain(
     assert metrics["uncertain_correct_rate"] == pytest.approx(0.012, abs=0.002)
 
 
+def test_few_digits_do_not_decide_the_confidence_threshold(splits: Splits) -> None:
+    blank = Digits(torch.zeros((10, 28, 28), dtype=torch.uint8), torch.arange(10))
+    val, settings = splits.val | {"blank": blank}, replace(SHORT, epochs=1)
+    model = fit(TrainingSet(splits.train.fixed[:256]), val, settings, CPU)
+    digits = splits.val["MNIST"]
+    logits = predict_logits(model.network, digits) / model.temperature
+    assert model.confidence_threshold == pytest.approx(choose_threshold(logits, digits.labels))
+
+
 def test_metrics_are_computed_from_the_predictions() -> None:
     probabilities = np.full((4, 10), 0.02, np.float32)
     probabilities[range(4), [1, 2, 3, 4]] = 0.82
@@ -439,6 +464,8 @@ def test_run_folder_has_checkpoint_metrics_and_plots(run: Path) -> None:
     assert metrics["settings"]["seed"] == SHORT.seed
     assert metrics["test"]["MNIST"]["accuracy"] > 0.9
     assert set(metrics["ood_rejection_rate"]) == {"letters"}
+    compared = torch.load(run / "checkpoint.pt", weights_only=True)["test"]  # by export
+    assert compared.keys() == {"MNIST", "letters"}
 
 
 def test_strokes_are_not_connected() -> None:
