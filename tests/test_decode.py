@@ -118,6 +118,12 @@ def test_picture_is_turned_upright_whatever_else_its_exif_has(
         assert np.abs(difference).mean() < 1
 
 
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_unknown_orientation_means_upright(orientation: int) -> None:
+    body = with_png_chunks([png_chunk(b"eXIf", exif([turned(orientation)]))])
+    assert same(prepare(decode(body)))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 def test_orientation_is_applied_as_pillow_applies_it(format_: str, orientation: int) -> None:

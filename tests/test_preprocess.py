@@ -226,14 +226,16 @@ def test_ink_of_another_color_is_left_out() -> None:
     assert is_seven(sheet)
 
 
-def test_zero_that_begins_inside_is_not_a_frame() -> None:
+@pytest.mark.parametrize("line", [(130, 145, 170, 105), (125, 150, 175, 90)])
+def test_zero_that_begins_inside_or_is_slashed_is_not_a_frame(line: Any) -> None:
     picture = paper(0)
     draw = ImageDraw.Draw(picture)
     draw.ellipse((90, 40, 210, 200), None, (40, 40, 60), 8)
     outside = examine(picture).pixels
-    draw.line((130, 145, 170, 105), (40, 40, 60), 8)
+    draw.line(line, (40, 40, 60), 8)
     pixels, doubt = examine(picture)
-    assert doubt or np.abs(pixels.astype(int) - outside).mean() < 20
+    assert doubt is None
+    assert np.abs(pixels.astype(int) - outside).mean() < 20
 
 
 def test_shadow_is_left_out() -> None:
@@ -265,6 +267,13 @@ def test_circle_on_a_flat_background_is_left_out() -> None:
     picture = Image.new("L", (280, 280))
     ImageDraw.Draw(picture).ellipse((20, 20, 260, 260), None, 255, 8)
     picture.paste(seven(160), (60, 60))
+    assert is_seven(picture)
+
+
+def test_line_on_a_flat_background_is_left_out() -> None:
+    picture = Image.new("L", (280, 280), 255)
+    ImageDraw.Draw(picture).line((0, 250, 280, 250), 0, 2)
+    picture.paste(0, (60, 60), seven(160))
     assert is_seven(picture)
 
 
