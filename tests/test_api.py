@@ -649,6 +649,13 @@ def test_stats_count_by_digit_model_and_day(client: FlaskClient, settings: Setti
     ]
 
 
+def test_version_is_dated_from_its_first_day(client: FlaskClient, settings: Settings) -> None:
+    fill(client, settings, [{"model_version": "aa"}] * 3, step=timedelta(days=1))
+    (version,) = client.get("/api/stats").json["model_versions"]
+    assert [day["day"] for day in version["days"]] == ["2026-01-31", "2026-02-01", "2026-02-02"]
+    assert version["since"] == "2026-01-31"
+
+
 def counted(figures: Any) -> tuple[int, int, int]:
     """Return how many predictions there are, how many are labelled, and how many are right."""
     return figures["predictions"], figures["labelled"], figures["right"]

@@ -259,6 +259,13 @@ def test_counts_include_others_once(database: Database) -> None:
     assert database.daily_counts(waiting) == [(day, "v1", 1, None, 2), (day, "v1", 2, 3, 2)]
 
 
+def test_days_are_those_of_utc(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")  # the time zone of a session with Postgres
+    insert(database, replace(made(), created_at=datetime(2026, 1, 31, 23, 30, tzinfo=UTC)))
+    assert [count.day for count in database.daily_counts()] == ["2026-01-31"]
+    assert [summary.day for summary in database.summaries()] == ["2026-01-31"]
+
+
 FIRST_RELEASE = """CREATE TABLE predictions (
     id {uuid} PRIMARY KEY, created_at {time} NOT NULL, predicted_digit SMALLINT NOT NULL,
     confidence {double} NOT NULL, probabilities JSON NOT NULL, uncertain BOOLEAN NOT NULL,

@@ -228,9 +228,11 @@ def test_unreviewed_labels_that_a_sure_model_contradicts_are_left_out(
     add(store, 0.99, label=1)
     kept = [add(store, 0.6, label=1), add(store, 0.99, label=7), add(store, 0.99, label=1)]
     operator.patch(f"{PREDICTIONS}/{kept[2]}", json={"review": "accepted"})
+    kept.append(add(store, 0.99, label=7))
+    operator.patch(f"{PREDICTIONS}/{kept[3]}", json={"true_digit": 1})
     printed, arrays = export(app, tmp_path, "--unreviewed")
     assert sorted(arrays["ids"]) == sorted(kept)
-    assert "3 digits and 0 outliers" in printed
+    assert "4 digits and 0 outliers" in printed
     assert "1 labels left out" in printed
 
 
