@@ -51,6 +51,14 @@ def test_replaced_models_and_dead_workers_are_no_longer_counted(
         assert predictions(server) == 1
 
 
+def test_paths_that_do_not_exist_are_counted_together(client: FlaskClient) -> None:
+    for path in ("/wp-login.php", "/api/no-such-call"):
+        assert client.get(path).status_code == 404
+    metrics = client.get("/metrics").text
+    assert re.search(r'^digits_requests_total{route="none",status="404"} ', metrics, re.M)
+    assert "wp-login" not in metrics
+
+
 def test_labels_are_counted_by_version_and_correctness(client: FlaskClient) -> None:
     row = client.post("/api/predictions", data=SEVEN, content_type="image/png").json
 

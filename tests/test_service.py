@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -126,6 +127,14 @@ def drop_predictions(*paths: Path) -> None:
     for path in paths:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("DROP TABLE IF EXISTS predictions")
+
+
+def test_server_trusts_no_proxy_by_default(shared_server: Server) -> None:
+    forwarded = {"X-Forwarded-Proto": "https", "Script-Name": "/elsewhere"}
+    request = urllib.request.Request(shared_server.url, headers=forwarded)
+    with urllib.request.urlopen(request) as response:
+        assert "Strict-Transport-Security" not in response.headers
+        assert b"/elsewhere" not in response.read()
 
 
 def test_forwarded_headers_count_only_behind_trusted_proxies(settings: Settings) -> None:

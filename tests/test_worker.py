@@ -5,17 +5,24 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import psutil
 
 from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
 from tests.conftest import LIMIT_S, Server, wait_until
+from tests.test_database import made
+from webapp.database import Database
 from webapp.worker import REQUEST_TIMEOUT_S
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(SEVEN) + SEVEN
 LONG = HEAD + b"Content-Length: 1000000\r\n\r\n"
+EXPORT = (
+    b"GET /api/predictions.csv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    b"Authorization: Bearer token\r\n\r\n"
+)
 UNFINISHED = (b"", HEAD, LONG, POST[:-1], HEAD + b"Transfer-Encoding: chunked\r\n\r\n64\r\nabc")
 
 
@@ -51,6 +58,21 @@ def test_client_that_reads_no_responses_is_disconnected(shared_server: Server) -
             pass
         assert any(is_connected(worker, address) for worker in workers)
         wait_until(lambda: not any(is_connected(worker, address) for worker in workers))
+
+
+def test_response_is_sent_to_its_end_to_a_slow_reader(tmp_path: Path) -> None:
+    with Server(tmp_path, OPERATOR_TOKEN="token", WEB_CONCURRENCY="1") as server:
+        rows = [made(version="v" * 5_000) for _ in range(2_000)]  # more than the kernel buffers
+        Database(tmp_path / "predictions.db").merge(rows)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(LIMIT_S)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(EXPORT)
+            time.sleep(REQUEST_TIMEOUT_S + 2)
+            table = received(connection)
+    assert len(table) > 10_000_000
+    assert table.endswith(b"0\r\n\r\n")
 
 
 def sends(connection: socket.socket, data: bytes) -> bool:
