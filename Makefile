@@ -6,7 +6,7 @@ DEV := .venv-dev
 CODE := train export webapp tests bench deploy
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
-# Empty to run the tests one after the other. The files are run in order: the last ones are short.
+# Set it to nothing to run the tests in one process. The files are run in order: the last ones are short.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 define CHECK_PYTHON
@@ -20,7 +20,8 @@ if machine not in ('Linux x86_64', 'Linux aarch64', 'Darwin arm64') or (machine[
 endef
 export CHECK_PYTHON
 
-test check: export OMP_NUM_THREADS := 1  # of each process; more would wait for each other
+# One thread in each test process: more would compete for the cores.
+test check: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help run test e2e check lint format contract bench pictures check-images screenshots model train \

@@ -30,7 +30,7 @@ from webapp import logs
 from webapp.app import create_app
 from webapp.background import Background
 from webapp.database import Database
-from webapp.engines import Target
+from webapp.engines import AGGREGATE_TIMEOUT_S, Target
 from webapp.prediction import Deletion, first_id
 from webapp.services import open_outbox, services
 from webapp.settings import Settings
@@ -242,7 +242,7 @@ def test_statistics_do_not_wait_for_a_locked_table(worker: FlaskClient, proxy: P
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)  # half of the time that counting may take
+            thread.join(AGGREGATE_TIMEOUT_S / 2)
     assert statuses == [503] * 3
 
 

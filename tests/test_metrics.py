@@ -52,11 +52,16 @@ def test_replaced_models_and_dead_workers_are_no_longer_counted(
 
 
 def test_paths_that_do_not_exist_are_counted_together(client: FlaskClient) -> None:
+    def count() -> float:
+        sample = r'^digits_requests_total{route="none",status="404"} (.+)$'
+        found = re.search(sample, client.get("/metrics").text, re.M)
+        return float(found[1]) if found else 0
+
+    before = count()
     for path in ("/wp-login.php", "/api/no-such-call"):
         assert client.get(path).status_code == 404
-    metrics = client.get("/metrics").text
-    assert re.search(r'^digits_requests_total{route="none",status="404"} ', metrics, re.M)
-    assert "wp-login" not in metrics
+    assert count() == before + 2
+    assert "wp-login" not in client.get("/metrics").text
 
 
 def test_labels_are_counted_by_version_and_correctness(client: FlaskClient) -> None:

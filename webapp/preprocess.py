@@ -25,7 +25,7 @@ DIGIT_PX = 20  # longer side of the digit in the output
 INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
-FRAME_SHARE = 0.02  # of the ink's longer side: a frame is at least as far from the digit
+FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's longer side
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank. Draw a digit first."
@@ -82,7 +82,7 @@ def _without_frame(ink: Ink) -> Prepared:
     found = find_digit(picture.convert("RGB"))
     if found is None or found.doubt == "unclear_picture":
         return Prepared(_normalize(ink), None)
-    left, top, right, bottom = found.box * (picture.size * 2)
+    left, top, right, bottom = found.box * (*picture.size, *picture.size)
     gap = min(left, top, picture.width - right, picture.height - bottom) - border
     has_frame = not found.doubt and gap > FRAME_SHARE * max(ink.shape)
     return Prepared(_normalize(found.ink if has_frame else ink), found.doubt)
@@ -90,9 +90,9 @@ def _without_frame(ink: Ink) -> Prepared:
 
 def _is_connected(ink: Ink) -> bool:
     """Return whether the ink is in one piece, but for gaps of a few pixels."""
-    small = np.asarray(Image.fromarray(ink).reduce(-(-max(ink.shape) // SMALL_PX)))
-    _, _, first = runs(small > INK_THRESHOLD * small.max())
-    return not first.any()
+    is_ink = Image.fromarray((ink > INK_THRESHOLD * ink.max()).astype(np.uint8) * 255)
+    _, _, root = runs(np.asarray(is_ink.reduce(-(-max(ink.shape) // SMALL_PX))) > 0)
+    return not root.any()
 
 
 def _opaque(image: Image.Image, mode: str) -> Image.Image:

@@ -30,7 +30,8 @@ STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
 SAME_PLACE = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the quality at the best place: more candidates see several digits
-FRAMED_SCORE = 3  # factor for what is in a frame: together with it, it would be larger
+FRAMED_SCORE = 3  # factor for what is inside a frame: with the frame as a part, it would be larger
+MIN_FRAME_PX = 12  # shorter side of a frame
 CLUTTER_SCORE = 0.01  # factor for what is not a digit, and chosen only if there is nothing else
 
 Ink = NDArray[np.float32]
@@ -42,7 +43,8 @@ class Found(NamedTuple):
 
     ink: Ink
     doubt: str | None
-    box: NDArray[np.float64]  # left, top, right, bottom, as shares of the picture's sides
+    # Left, top, right, bottom with a margin of 4 pixels, as shares of the picture's sides.
+    box: NDArray[np.float64]
 
 
 class Candidate(NamedTuple):
@@ -124,7 +126,8 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
                 rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             rows, columns = _box(parts, group, 4)
-            box = np.array((columns.start, rows.start, columns.stop, rows.stop)) / (work.size * 2)
+            box = np.array((columns.start, rows.start, columns.stop, rows.stop))
+            box = box / (*work.size, *work.size)
             yield Candidate(score * separation / (separation + 3), Found(digit, doubt, box))
 
 
@@ -200,9 +203,10 @@ def _noise(pixels: Ink) -> float:
 
 
 def runs(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return where the runs of a mask begin and end, and the first run of the component of each.
+    """Find the horizontal runs of a mask, and connect those that touch along edges or corners.
 
-    Positions are in rows that are one pixel longer than those of the mask.
+    Returns begins, ends and root, intp [n] each. Begins and ends are positions in the flattened
+    mask with one more column on the right; root is the first run of the same component.
     """
     height, width = mask.shape
     stride = width + 1
@@ -254,11 +258,11 @@ def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
     """Return the smallest node that each of `count` nodes is connected to by the given edges."""
     root = np.arange(count)
     while True:
-        a, b = root[one], root[other]
-        if (a == b).all():
+        root_one, root_other = root[one], root[other]
+        if (root_one == root_other).all():
             return root
-        np.minimum.at(root, a, b)
-        np.minimum.at(root, b, a)
+        np.minimum.at(root, root_one, root_other)
+        np.minimum.at(root, root_other, root_one)
         while (root != (higher := root[root])).any():
             root = higher
 
@@ -363,9 +367,9 @@ def _choose(
     away = np.hypot(middle_x / width - 0.5, middle_y / height - 0.5)
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
     score = np.where(parts.border > 0, score * 0.3, score)  # it may be cut off
-    frames = _frames(parts)
-    score = np.where(frames.any(axis=0), score * FRAMED_SCORE, score)
-    clutter = _is_clutter(parts, shape) | frames.any(axis=1)
+    frames, framed = _frames(parts)
+    score = np.where(framed, score * FRAMED_SCORE, score)
+    clutter = _is_clutter(parts, shape) | frames
     score = np.where(clutter, score * CLUTTER_SCORE, score)
     main = int(score.argmax())
     group = [main]
@@ -403,22 +407,25 @@ def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
     return clutter
 
 
-def _frames(parts: Components) -> Mask:
-    """Return which components are frames around which others: bool [n, n]."""
+def _frames(parts: Components) -> tuple[Mask, Mask]:
+    """Return which components are frames, and which are inside of one: bool [n] each."""
     width, height = parts.width, parts.height
+    is_thin = (parts.area < 0.4 * width * height) & (np.minimum(width, height) > MIN_FRAME_PX)
+    outer = np.flatnonzero(is_thin)
     inside = (
-        (parts.left[:, None] < parts.left)
-        & (parts.right[:, None] > parts.right)
-        & (parts.top[:, None] < parts.top)
-        & (parts.bottom[:, None] > parts.bottom)
+        (parts.left[outer, None] < parts.left)
+        & (parts.right[outer, None] > parts.right)
+        & (parts.top[outer, None] < parts.top)
+        & (parts.bottom[outer, None] > parts.bottom)
     )
-    # A straight line as in a slashed 0, or in a 0 that begins inside; a 1 is not as slanted.
+    # A slanted line inside belongs to the digit: a slashed 0, or a 0 that begins inside. A 1 is
+    # steeper.
     slash = (parts.outline < 2.5 * np.maximum(width, height)) & (width > 0.6 * height)
-    large = inside & (height[:, None] * 0.3 < height)
-    frame = (large & ~slash).any(axis=1) | (large.sum(axis=1) > 1)
-    frame &= parts.area < 0.4 * width * height
-    frames: Mask = inside & frame[:, None]
-    return frames
+    large = inside & (height[outer, None] * 0.3 < height)
+    is_frame = (large & ~slash).any(axis=1) | (large.sum(axis=1) > 1)
+    frames = np.zeros(len(width), bool)
+    frames[outer[is_frame]] = True
+    return frames, inside[is_frame].any(axis=0)
 
 
 def _has_blob(parts: Components, group: NDArray[np.intp]) -> bool:

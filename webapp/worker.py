@@ -11,12 +11,13 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 REQUEST_TIMEOUT_S = 7  # maximum time to receive a request, including the wait for its first byte
 BUSY_THREADS = 100  # from here on, a worker lets the others accept connections first
 ACCEPT_DELAY_S = 0.005
-LINGER_S = 0.1  # maximum time a thread waits for the next request: to hand over takes CPU time
+LINGER_S = 0.1  # maximum time a thread waits for the next request before it is free again
+LINGER_THREADS = 50  # with more busy threads, none waits
 SEND_TIMEOUT_S = 20  # maximum time that a client may accept nothing of its response
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """A worker process with a thread for each request that is being received or answered."""
+    """A worker process with a thread for each request that is received, answered or expected."""
 
     def init_process(self) -> None:
         """Run the worker; returns when it has stopped."""
@@ -36,7 +37,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             super().accept(listener)
 
     def handle(self, conn: TConn) -> object:
-        """Receive and answer a request and those that follow it at once. Runs in a thread."""
+        """Answer a request, and others that follow within LINGER_S. Runs in a thread."""
         try:
             while True:
                 self._deadlines[conn] = time.monotonic() + REQUEST_TIMEOUT_S
@@ -47,11 +48,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             del self._deadlines[conn]
 
     def _has_next(self, conn: TConn) -> bool:
-        """Wait briefly for the next request, unless threads are scarce."""
-        wait_s = LINGER_S if len(self._deadlines) < BUSY_THREADS / 2 else 0
+        """Return whether there is a next request, or the end of the connection."""
+        if conn.parser.unreader.buf.getvalue():  # received together with the last request
+            return True
         poller = select.poll()
         poller.register(conn.sock, select.POLLIN)
-        return bool(conn.parser.unreader.buf.getvalue() or poller.poll(1000 * wait_s))
+        return bool(poller.poll(1000 * LINGER_S if len(self._deadlines) < LINGER_THREADS else 0))
 
     def notify(self) -> None:
         """Stop reading from clients that are too slow. Called at least once a second."""
