@@ -6,7 +6,7 @@ DEV := .venv-dev
 CODE := train export webapp tests bench deploy
 SEEDS ?= 2 1 0  # make export uses the last one
 MODELS ?= artifacts
-# Set it to nothing to run the tests in one process. The files are run in order: the last ones are short.
+# Set it to nothing to use one process. By default, pytest-xdist leaves the longest tests for the end.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 define CHECK_PYTHON

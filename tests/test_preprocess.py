@@ -274,6 +274,14 @@ def test_circle_on_a_flat_background_is_left_out(edge: int, width: int) -> None:
     assert is_seven(picture)
 
 
+def test_strokes_that_are_apart_on_a_flat_background_are_kept() -> None:
+    five = Image.new("L", (280, 280))
+    draw = ImageDraw.Draw(five)
+    draw.line([(90, 90), (95, 135), (140, 150), (135, 200), (80, 215)], 255, 14)
+    draw.line((150, 50, 240, 40), 255, 14)
+    assert same(examine(five).pixels, examine(five, is_drawing=True).pixels)
+
+
 def test_many_dots_take_little_memory() -> None:
     pixels = np.full((320, 320, 3), 200, np.uint8)
     pixels[::3, ::3], pixels[:, 0] = 0, 90

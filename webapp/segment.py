@@ -126,8 +126,8 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
                 rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
                 doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
             rows, columns = _box(parts, group, 4)
-            box = np.array((columns.start, rows.start, columns.stop, rows.stop))
-            box = box / (*work.size, *work.size)
+            corners = (columns.start, rows.start, columns.stop, rows.stop)
+            box = np.array(corners) / (*work.size, *work.size)
             yield Candidate(score * separation / (separation + 3), Found(digit, doubt, box))
 
 
@@ -408,7 +408,7 @@ def _is_clutter(parts: Components, shape: tuple[int, ...]) -> Mask:
 
 
 def _frames(parts: Components) -> tuple[Mask, Mask]:
-    """Return which components are frames, and which are inside of one: bool [n] each."""
+    """Return which components are frames, and which are inside one: bool [n] each."""
     width, height = parts.width, parts.height
     is_thin = (parts.area < 0.4 * width * height) & (np.minimum(width, height) > MIN_FRAME_PX)
     outer = np.flatnonzero(is_thin)
