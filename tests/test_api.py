@@ -23,8 +23,10 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from tests.conftest import ROOT
 from tests.pictures import SEVEN as SEVEN_POINTS
 from tests.pictures import encoded, seven
+from webapp import __version__
 from webapp.app import create_app
 from webapp.engines import Target
 from webapp.settings import Settings
@@ -826,9 +828,16 @@ def test_health_checks_and_metrics(client: FlaskClient) -> None:
     assert 'digits_predictions_total{digit="7",stored="True",uncertain="False"}' in figures
 
 
+def test_every_place_names_the_same_version(client: FlaskClient) -> None:
+    assert client.get("/readyz").json["version"] == __version__
+    assert client.get("/api/openapi.json").json["info"]["version"] == __version__
+    assert f">Version {__version__}<" in client.get("/").text
+    assert f'image.version="{__version__}"' in (ROOT / "Dockerfile.serve").read_text()
+    assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_openapi_names_every_route(app: Flask, client: FlaskClient) -> None:
-    with client.get("/api/openapi.json") as response:
-        document = response.json
+    document = client.get("/api/openapi.json").json
     described = {
         (path, method.upper())
         for path, item in document["paths"].items()

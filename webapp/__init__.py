@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "1.0"
+
 # onnxruntime 1.29 and newer send usage data to their vendor unless this is set before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
+from flask import Blueprint, Response, current_app, jsonify, request
 from PIL import Image
 
-from webapp import metrics
+from webapp import __version__, metrics
 from webapp.auth import is_operator, new_id
 from webapp.decode import decode
 from webapp.engines import cause_of
@@ -349,8 +350,11 @@ def get_model() -> Response:
 
 @api.get("/openapi.json")
 def get_openapi() -> Response:
-    """Return the OpenAPI document."""
-    return send_from_directory(Path(__file__).parent, "openapi.json")
+    """Return the OpenAPI document, with the version of the service."""
+    with current_app.open_resource("openapi.json") as file:
+        document = json.load(file)
+    document["info"]["version"] = __version__
+    return jsonify(document)
 
 
 @health.get("/healthz")
@@ -368,6 +372,7 @@ def readyz() -> Response:
     since = storage.waiting_since
     return jsonify(
         status="ready",
+        version=__version__,
         model_version=model.current.version,
         model=model.status(),
         database=storage.database,

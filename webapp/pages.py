@@ -2,6 +2,7 @@
 
 from flask import Blueprint, Flask, Response, render_template, request
 
+from webapp import __version__
 from webapp.services import services
 
 pages = Blueprint("pages", __name__)
@@ -36,7 +37,10 @@ def index() -> str:
     """Return the page."""
     settings = services().settings
     return render_template(
-        "index.html", history=settings.history, retention_days=settings.retention_days
+        "index.html",
+        history=settings.history,
+        retention_days=settings.retention_days,
+        version=__version__,
     )
 
 
