@@ -124,6 +124,13 @@ def test_graph_of_another_network_is_reported(tmp_path: Path) -> None:
         load_published(tmp_path / "digits.onnx")
 
 
+@pytest.mark.parametrize("content", [b"", GRAPH.read_bytes()[:-1000]])
+def test_damaged_graph_is_reported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "digits.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match="not a published model"):
+        load_published(tmp_path / "digits.onnx")
+
+
 def test_fine_tuning_starts_with_the_given_weights(splits: Splits) -> None:
     settings = Settings(epochs=1, learning_rate=1e-9, width=4)
     network = Network(4)

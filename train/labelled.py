@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -92,9 +93,13 @@ def cap(writers: Integers, days: Integers, ids: NDArray[np.str_]) -> Integers:
 def load_published(graph: Path) -> tuple[Network, str]:
     """Return the network with the weights of a published graph, and its version.
 
-    Raises ValueError if it is the graph of another network.
+    Raises ValueError if it is damaged, or the graph of another network.
     """
-    model = onnx.load(graph)
+    try:
+        model = onnx.load(graph)
+        (card,) = (json.loads(e.value) for e in model.metadata_props if e.key == "card")
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"{graph} is not a published model: {error}") from error
     weights = {
         tensor.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in model.graph.initializer
@@ -107,7 +112,6 @@ def load_published(graph: Path) -> tuple[Network, str]:
         network.load_state_dict(weights | counts)
     except RuntimeError as error:
         raise ValueError(f"{graph} has other weights. Train with --from-scratch.") from error
-    (card,) = (json.loads(entry.value) for entry in model.metadata_props if entry.key == "card")
     return network, card["version"]
 
 
