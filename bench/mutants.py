@@ -1,0 +1,179 @@
+"""Change the code in one place at a time, and count the changes that the tests notice.
+
+    $ make mutants                                            # of the files that differ from HEAD
+    $ make mutants ARGS="webapp/auth.py webapp/limits.py"
+    $ make mutants ARGS="--sample 400 webapp export train"
+
+Works in a copy of the working tree, .mutants/. First, all tests run once, to record which of them
+execute which line. Each mutant is then tested by those that execute its line. The same command
+continues an interrupted run; --new starts again.
+"""
+
+import argparse
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from math import sqrt
+from pathlib import Path
+
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
+from coverage import CoverageData
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / ".mutants"
+COPY, SESSION, COVERAGE = WORK / "code", WORK / "session.sqlite", WORK / "coverage"
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+# Pictures of the report, and the file that Alembic runs for each migration.
+NOT_MUTATED = {"train/plots.py", "webapp/migrations/env.py"}
+# These fail at once, as `**` for `+`, or change nothing, as `is` for `==` between small numbers.
+POINTLESS = re.compile(
+    r"core/(Replace(Binary|Comparison)Operator_\w+_(Bit\w+|\wShift|Pow|Mod|FloorDiv|Is|IsNot)"
+    r"|ReplaceBinaryOperator_BitOr_\w+|ReplaceUnaryOperator_\w+)"
+)
+TIMEOUT_S = 900
+
+
+def main() -> None:
+    """Test the mutants of a run that are left, and list those that survived."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("paths", nargs="*", type=Path, help="files and folders")
+    parser.add_argument("--sample", type=int, metavar="N", help="test N mutants, chosen at random")
+    parser.add_argument("--new", action="store_true", help="forget an earlier run")
+    options = parser.parse_args()
+    for name in ("MNIST_DIR", "DRAWINGS_DIR"):
+        os.environ[name] = os.path.abspath(os.environ.get(name) or "data")
+    os.chdir(ROOT)
+    paths = options.paths or [Path(name) for name in _git("diff", "--name-only", "HEAD")]
+    if options.new or not COVERAGE.exists():
+        _copy_tree()
+        os.chdir(COPY)
+        _measure_coverage()
+    os.chdir(COPY)
+    with use_db(SESSION) as session:
+        if session.num_work_items == 0:
+            init(sorted(_modules(paths)), session, {})
+            _choose(session, options.sample)
+        _test(session)
+        _report(session)
+
+
+def _git(*arguments: str) -> list[str]:
+    return subprocess.check_output(["git", *arguments], text=True).splitlines()
+
+
+def _copy_tree() -> None:
+    """Copy the files of the working tree, without those that git ignores."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    for name in _git("ls-files", "--cached", "--others", "--exclude-standard"):
+        if Path(name).is_file():
+            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, COPY / name)
+
+
+def _measure_coverage() -> None:
+    """Record which test, or at least which file of tests, executes which line."""
+    config = WORK / "coverage.ini"
+    config.write_text(
+        "[run]\nsource = train,export,webapp\nparallel = true\npatch = subprocess,fork,execv\n"
+        f"dynamic_context = test_function\ndata_file = {COVERAGE}\n"
+    )
+    coverage = [sys.executable, "-m", "coverage"]
+
+    def run(tests: Path) -> None:
+        context = ["run", f"--rcfile={config}", f"--context={tests}"]
+        subprocess.run([*coverage, *context, *PYTEST[1:], tests], check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(run, sorted(Path("tests").glob("test_*.py"))))
+    subprocess.run([*coverage, "combine", "--quiet", f"--rcfile={config}"], check=True)
+
+
+def _modules(paths: Iterable[Path]) -> set[Path]:
+    """Return the modules in paths that are mutated."""
+    found = {each for path in paths for each in (path.rglob("*.py") if path.is_dir() else [path])}
+    code = ("train/", "export/", "webapp/")
+    return {path for path in found if f"{path}".startswith(code) and path.suffix == ".py"} - {
+        Path(name) for name in NOT_MUTATED
+    }
+
+
+def _choose(session: WorkDB, sample: int | None) -> None:
+    """Leave out what is pointless, and what is not in the sample."""
+    items = sorted(session.work_items, key=lambda item: repr(item.mutations))
+    useful = [item for item in items if not POINTLESS.fullmatch(item.mutations[0].operator_name)]
+    random.Random(0).shuffle(useful)
+    chosen = {item.job_id for item in useful[:sample]}
+    left_out = [item.job_id for item in items if item.job_id not in chosen]
+    session.set_multiple_results(left_out, WorkResult(WorkerOutcome.SKIPPED))
+
+
+def _test(session: WorkDB) -> None:
+    data = CoverageData(f"{COVERAGE}")
+    data.read()
+    for item in list(session.pending_work_items):
+        tests = _tests_of(item.mutations[0], data)
+        if tests:
+            command = " ".join([*PYTEST, "-x", *tests])
+            result = mutate_and_test(item.mutations, command, TIMEOUT_S)
+        else:
+            result = WorkResult(WorkerOutcome.NO_TEST, test_outcome=TestOutcome.SURVIVED)
+        session.set_result(item.job_id, result)
+        print(
+            result.test_outcome,
+            item.mutations[0].module_path,
+            item.mutations[0].start_pos,
+            flush=True,
+        )
+
+
+def _tests_of(mutation: MutationSpec, data: CoverageData) -> list[str]:
+    """Return the tests that execute a mutation's line.
+
+    For a line outside functions, which is executed by an import, these are all tests of the module.
+    If a line is executed in other processes only, they are the files of tests that started these.
+    """
+    by_line = data.contexts_by_lineno(os.path.abspath(mutation.module_path))
+    line = max((line for line in by_line if line <= mutation.start_pos[0]), default=0)
+    in_function = any(
+        isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0)
+        for node in ast.walk(ast.parse(mutation.module_path.read_text()))
+    )
+    lines = [line] if in_function else by_line
+    contexts = {context for each in lines for context in by_line.get(each, [])}
+    tests = {
+        f"{file}::{test.rpartition('.')[2]}"
+        for file, _, test in (context.partition("|") for context in contexts)
+        if test.startswith("tests.test_")
+    }
+    return sorted(tests or contexts)
+
+
+def _report(session: WorkDB) -> None:
+    """Print the mutants that survived, and the share that was killed with its 95 % interval."""
+    results = dict(session.results)
+    tested = [item for item in session.work_items if results[item.job_id].test_outcome]
+    killed = [item for item in tested if results[item.job_id].is_killed]
+    for item in tested:
+        result = results[item.job_id]
+        if not result.is_killed:
+            print(item.mutations[0].operator_name, result.diff or item.mutations[0], sep="\n")
+    timed_out = sum(results[item.job_id].output == "timeout" for item in tested)
+    n, p, z = len(tested), len(killed) / max(len(tested), 1), 1.96
+    middle, half = p + z * z / 2 / n, z * sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    print(
+        f"killed: {len(killed)} of {n} ({p:.1%}, {low:.1%} to {high:.1%}), {timed_out} by time-out"
+    )
+
+
+if __name__ == "__main__":
+    main()
