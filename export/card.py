@@ -23,8 +23,11 @@ SOURCES = {
 METHODOLOGY = (
     "The metrics were measured on data used for neither training nor validation: MNIST's "
     "test set, and pen strokes by 17 other writers, drawn on a canvas in four styles and prepared "
-    "by the code that serves; `labelled`: drawings by users of the service whose other drawings "
-    "were not used either. The comparison that decides about publication uses the same data. "
+    "by the code that serves. `shapes`: digits drawn by the generator that also draws some of the "
+    "training data, with other random numbers. `pictures`: the digits that this code finds in "
+    "synthetic photographs of the drawings, of kinds that were not used in training. `labelled`: "
+    "drawings by users of the service whose other drawings were not used either. "
+    "The comparison that decides about publication uses the same data. "
     "Intervals (95 %) are bootstrapped over the writers. "
     "confident_error_rate: share of the predictions that are wrong and not uncertain. "
     "uncertain_correct_rate: share of the correct predictions that are uncertain, with a "

@@ -43,7 +43,7 @@ from train.fit import (
 )
 from train.metrics import bootstrap_interval, evaluate, predict
 from train.outliers import make_test_outliers, make_train_outliers
-from train.pictures import SPOILED_SHARE, make_train_pictures
+from train.pictures import TRAIN_KINDS, make_pictures
 from train.report import write_run
 from train.settings import Settings
 from train.sources import (
@@ -266,7 +266,7 @@ def draw_nothing(rng: np.random.Generator, canvas_px: int) -> Image.Image:
 
 
 def test_picture_in_which_nothing_is_found_is_an_outlier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.make_train_pictures", lambda *_: ([draw_nothing], [3]))
+    monkeypatch.setattr("train.data.make_pictures", lambda *_: ([draw_nothing], [3]))
     settings = Settings(epochs=1, shapes_per_epoch=0, outliers_per_epoch=0)
     digits = draw_training_epochs([], settings)[0]()
     assert digits.labels.tolist() == [OUTLIER]
@@ -274,9 +274,9 @@ def test_picture_in_which_nothing_is_found_is_an_outlier(monkeypatch: pytest.Mon
 
 def test_crossed_out_digits_are_trained_as_outliers(drawings: list[Drawing]) -> None:
     sevens = [drawing for drawing in drawings if drawing.digit == 7]
-    labels = np.array(make_train_pictures(sevens, 1_000, seed=0)[1])
+    labels = np.array(make_pictures(sevens, TRAIN_KINDS, 0.2, 1_000, seed=0)[1])
     assert {*labels} == {7, OUTLIER}
-    assert np.mean(labels == OUTLIER) == pytest.approx(SPOILED_SHARE, abs=0.05)
+    assert np.mean(labels == OUTLIER) == pytest.approx(0.2, abs=0.05)
 
 
 @pytest.mark.parametrize("digit", range(10))

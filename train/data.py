@@ -1,10 +1,12 @@
 """The data sets for training, validation and testing.
 
-| split | MNIST                      | pen strokes of                       | outliers    |
-|-------|----------------------------|--------------------------------------|-------------|
-| train | 55,000 of the training set | pendigits 1–24, uji 1–34             | some kinds  |
-| val   | its last 5,000             | pendigits 25–27, uji 35–40           |             |
-| test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
+| split | MNIST                      | pen strokes of                       | pictures, outliers |
+|-------|----------------------------|--------------------------------------|--------------------|
+| train | 55,000 of the training set | pendigits 1–24, uji 1–34             | some kinds         |
+| val   | its last 5,000             | pendigits 25–27, uji 35–40           |                    |
+| test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds        |
+
+Digits in further shapes are drawn for training and, others, for the test.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
@@ -29,7 +31,7 @@ from train.drawings import (
     render_all,
 )
 from train.outliers import make_test_outliers, make_train_outliers
-from train.pictures import make_train_pictures
+from train.pictures import SPOILED_SHARE, TEST_KINDS, TRAIN_KINDS, make_pictures
 from train.settings import Settings
 from train.sources import OUTLIER, Drawing, is_unfinished_four, read_drawings
 from train.styles import draw_shapes
@@ -43,7 +45,8 @@ TEST_WRITERS = frozenset(
 )
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
-TEST_OUTLIERS = 1_000  # of each kind
+TEST_SYNTHETIC = 1_000  # drawings of each kind, to test on
+TEST_SEED = 2**32  # none of the training data
 COPIES = {"pendigits": 1, "uji": 3}  # of each drawing, by source: pendigits has nine times as many
 
 
@@ -123,7 +126,7 @@ def load(
     return Splits(
         TrainingSet(train, draw_training_epochs(by_writers(drawings, writers), settings)),
         {"MNIST": val, "drawings": val_drawings},
-        {"MNIST": test} | draw_test_digits(drawings),
+        {"MNIST": test} | draw_test_digits(drawings) | draw_synthetic_digits(drawings, settings),
         draw_test_outliers() | draw_unfinished_fours(drawings),
         [drawing.writer for drawing in readable_test_drawings(drawings)],
     )
@@ -145,6 +148,20 @@ def draw_test_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     return {f"drawings, {style}": draw_digits(readable, [style]) for style in STYLES}
 
 
+def draw_synthetic_digits(drawings: Iterable[Drawing], settings: Settings) -> dict[str, Digits]:
+    """Return digits in shapes that the test writers hardly use, and pictures of their drawings."""
+    shapes = draw_shapes(TEST_SYNTHETIC, np.random.default_rng(TEST_SEED))
+    pictures, labels = make_pictures(
+        readable_test_drawings(drawings), TEST_KINDS, 0, TEST_SYNTHETIC, TEST_SEED
+    )
+    return {
+        "shapes": draw_digits(
+            shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=settings.warp_amplitude
+        ),
+        "pictures": _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
+    }
+
+
 def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     """Return the fours that lack their second stroke, which nobody can read."""
     strokes = [drawing.strokes for drawing in drawings if is_unfinished_four(drawing)]
@@ -157,7 +174,7 @@ def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
 
 def draw_test_outliers() -> dict[str, Digits]:
     """Return outliers of kinds and fonts that are not used in training."""
-    outliers = make_test_outliers(TEST_OUTLIERS)
+    outliers = make_test_outliers(TEST_SYNTHETIC)
     return {kind: _draw_outliers(renderers) for kind, renderers in outliers.items()}
 
 
@@ -188,12 +205,18 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         copies + shapes, ["white-on-black"], TRAIN_CANVAS_PX, seed, settings.warp_amplitude
     )
     outliers = make_train_outliers(drawings, settings, seed)
-    pictures, labels = make_train_pictures(drawings, settings.pictures_per_epoch, seed)
-    return (
+    pictures, labels = make_pictures(
+        drawings, TRAIN_KINDS, SPOILED_SHARE, settings.pictures_per_epoch, seed
+    )
+    epoch = (
         digits
         + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
         + _label(render_all(pictures, ["white-on-black"], seed=seed), labels)
     )
+    epoch.labels[epoch.pixels.amax(dim=(1, 2)) == 0] = (
+        OUTLIER  # pictures in which nothing was found
+    )
+    return epoch
 
 
 def draw_digits(
@@ -222,9 +245,7 @@ def _draw_outliers(
 def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
     """Return digits [n * styles, 28, 28] from pixels [n, styles, 28, 28] and n labels."""
     repeated = torch.tensor(labels, dtype=torch.int64).repeat_interleave(pixels.shape[1])
-    images = torch.from_numpy(pixels).flatten(0, 1)
-    repeated[images.amax(dim=(1, 2)) == 0] = OUTLIER  # a picture in which nothing was found
-    return Digits(images, repeated)
+    return Digits(torch.from_numpy(pixels).flatten(0, 1), repeated)
 
 
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:

@@ -53,7 +53,7 @@ def evaluate(
         "digits": len(labels),
         **{name: float(values.mean()) for name, values in rates.items()},
         **intervals,
-        "uncertain_correct_rate": float(is_uncertain[right].mean()),
+        "uncertain_correct_rate": float((right & is_uncertain).sum() / max(right.sum(), 1)),
         "ece": calibration_error(confidences, right),
         "ece_floor": _calibration_error_floor(confidences),
         "rejection_rate": rejection_rate(probabilities, confidence_threshold),

@@ -601,18 +601,21 @@ def _write_digit(page: Page, rng: np.random.Generator) -> None:
         page.image.paste(before, (0, 0), mask)
 
 
-def make_train_pictures(
-    drawings: Sequence[Drawing], count: int, seed: int
+def make_pictures(
+    drawings: Sequence[Drawing], kinds: Kinds, spoiled: float, count: int, seed: int
 ) -> tuple[list[Renderer], list[int]]:
-    """Return renderers of pictures, and their labels: the digit, or OUTLIER if it is unreadable."""
+    """Return renderers of pictures, and their labels: the digit, or OUTLIER if it is unreadable.
+
+    spoiled: the share of unreadable ones.
+    """
     rng = np.random.default_rng(seed)
     renderers: list[Renderer] = []
     labels = []
     for chosen in rng.integers(len(drawings), size=(count, 3)).tolist():
         drawing, *others = (drawings[i] for i in chosen)
-        is_spoiled = chance(rng, SPOILED_SHARE)
+        is_spoiled = chance(rng, spoiled)
         strokes = [other.strokes for other in others]
-        renderers.append(partial(_render, drawing.strokes, strokes, float(is_spoiled)))
+        renderers.append(partial(_render, drawing.strokes, strokes, kinds, float(is_spoiled)))
         labels.append(OUTLIER if is_spoiled else drawing.digit)
     return renderers, labels
 
@@ -620,8 +623,9 @@ def make_train_pictures(
 def _render(
     strokes: list[Points],
     others: Sequence[list[Points]],
+    kinds: Kinds,
     spoiled: float,
     rng: np.random.Generator,
     canvas_px: int,
 ) -> Image.Image:
-    return make_picture(strokes, others, TRAIN_KINDS, spoiled, rng).image
+    return make_picture(strokes, others, kinds, spoiled, rng).image
