@@ -211,6 +211,16 @@ def test_small_digit_in_a_cell_is_found(first: int, edge: int) -> None:
     assert is_seven(picture, 15)
 
 
+@pytest.mark.parametrize("level", [150, 175, 195])
+def test_small_digit_is_found_although_most_ink_is_a_grid(level: int) -> None:
+    picture = Image.new("RGB", (640, 480), (240, 240, 240))
+    for at in range(20, 640, 50):
+        ImageDraw.Draw(picture).line((at, 0, at, 480), (level, level, level))
+        ImageDraw.Draw(picture).line((0, at, 640, at), (level, level, level))
+    picture.paste((30, 40, 130), (260, 180), seven(52))
+    assert is_seven(noisy(picture), 15)
+
+
 def test_highlighter_is_left_out() -> None:
     sheet = paper(0)
     ImageDraw.Draw(sheet).rectangle((65, 136, 191, 209), (240, 230, 60))
