@@ -39,7 +39,7 @@ POINTLESS = re.compile(
     r"core/(Replace(Binary|Comparison)Operator_\w+_(Bit\w+|\wShift|Pow|Mod|FloorDiv|Is|IsNot)"
     r"|ReplaceBinaryOperator_BitOr_\w+|ReplaceUnaryOperator_\w+)"
 )
-TIMEOUT_S = 900
+TIMEOUT_S = 1_800
 
 
 def main() -> None:
@@ -139,7 +139,7 @@ def _tests_of(mutation: MutationSpec, data: CoverageData) -> list[str]:
     """Return the tests that execute a mutation's line.
 
     For a line outside functions, which is executed by an import, these are all tests of the module.
-    If a line is executed in other processes only, they are the files of tests that started these.
+    For a line in a function that other processes or threads execute, whole files of tests follow.
     """
     by_line = data.contexts_by_lineno(os.path.abspath(mutation.module_path))
     line = max((line for line in by_line if line <= mutation.start_pos[0]), default=0)
@@ -147,14 +147,19 @@ def _tests_of(mutation: MutationSpec, data: CoverageData) -> list[str]:
         isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0)
         for node in ast.walk(ast.parse(mutation.module_path.read_text()))
     )
-    lines = [line] if in_function else by_line
-    contexts = {context for each in lines for context in by_line.get(each, [])}
+    contexts = {
+        context
+        for each in ([line] if in_function else by_line)
+        for context in by_line.get(each, [])
+    }
+    parts = [context.partition("|") for context in contexts]
     tests = {
         f"{file}::{test.rpartition('.')[2]}"
-        for file, _, test in (context.partition("|") for context in contexts)
+        for file, _, test in parts
         if test.startswith("tests.test_")
     }
-    return sorted(tests or contexts)
+    files = {file for file, _, test in parts if not test} - {"tests/test_browser.py"}
+    return sorted(tests) + sorted(files if in_function or not tests else ())
 
 
 def _report(session: WorkDB) -> None:

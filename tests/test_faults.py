@@ -418,6 +418,20 @@ def test_log_lines_are_dropped_while_nobody_reads_them(monkeypatch: pytest.Monke
         assert collector.read(200_000) == b"read again\n"
 
 
+def test_log_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.logs.WRITE_TIMEOUT_S", 0)
+    monkeypatch.setattr("webapp.logs.RETRY_INTERVAL_S", 1_000)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    handler = logs.Handler()
+    with open(writer, "w") as stream, open(reader, "rb", buffering=0) as collector:
+        handler.setStream(stream)
+        log_lines(handler, 99 * "x", 2_000)
+        assert collector.read(200_000)
+        log_lines(handler, "too early", 1)
+        assert collector.read(200_000) is None
+
+
 def log_lines(handler: logging.Handler, message: str, count: int) -> None:
     """Log a message several times."""
     for _ in range(count):

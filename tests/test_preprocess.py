@@ -54,6 +54,16 @@ def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
     assert EXPECTED.max() == 255
 
 
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_ink_far_from_the_middle_is_not_cut_off(turn: int) -> None:
+    picture = Image.new("L", (280, 280))
+    ImageDraw.Draw(picture).rectangle((20, 110, 60, 170), fill=255)
+    ImageDraw.Draw(picture).line((40, 140, 260, 140), fill=255, width=4)
+    pixels = prepare(picture.rotate(turn)).astype(float)
+    assert pixels.sum() == pytest.approx(prepare(picture).sum(), rel=0.02)
+    assert np.ptp(np.nonzero(pixels)) + 1 == DIGIT_PX
+
+
 @pytest.mark.parametrize(
     "picture",
     [
@@ -329,6 +339,15 @@ def test_bold_digit_is_not_hollow() -> None:
     pixels, doubt = examine(noisy(picture))
     assert doubt is None
     assert np.abs(pixels.astype(int) - prepare(seven(220, 0.16))).mean() < 9
+
+
+def test_8_of_two_rings_is_one_digit() -> None:
+    picture = paper(0)
+    ImageDraw.Draw(picture).ellipse((120, 50, 180, 110), outline=(40, 40, 60), width=6)
+    ImageDraw.Draw(picture).ellipse((115, 114, 185, 190), outline=(40, 40, 60), width=6)
+    pixels, doubt = examine(picture)
+    assert doubt is None
+    assert pixels[:13].any() and pixels[15:].any()
 
 
 def test_two_digits_are_several() -> None:
