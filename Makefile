@@ -127,7 +127,7 @@ digests:  ## print the current digests of the base images, for .env (needs Docke
 		echo "$${image%%=*}_IMAGE=$${image#*=}@$$digest"; done
 
 clean:  ## remove the virtual environments and caches
-	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache .mutants
 
 $(SERVE)/ready: requirements-serve.txt
 	@$(PYTHON) -c "$$CHECK_PYTHON"

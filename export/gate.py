@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data import PICTURES, SHAPES
 from train.metrics import Probabilities, calibration_error
 from train.sources import OUTLIER
 
@@ -72,7 +73,9 @@ def compare(
         for model in (champion, challenger)
     ]
     masks = {name: group == name for name in groups}
-    masks |= {f"digit {digit}": truth == digit for digit in np.unique(truth[truth != OUTLIER])}
+    written = ~np.isin(group, (SHAPES, PICTURES))  # [n], MNIST and the drawings themselves
+    digits = np.unique(truth[truth != OUTLIER])
+    masks |= {f"digit {digit}": written & (truth == digit) for digit in digits}
     parts = []
     for name, mask in masks.items():
         pair = [_measure(rows[mask], truth[mask], threshold) for rows, threshold in models]

@@ -830,14 +830,16 @@ def test_health_checks_and_metrics(client: FlaskClient) -> None:
 
 def test_every_place_names_the_same_version(client: FlaskClient) -> None:
     assert client.get("/readyz").json["version"] == __version__
-    assert client.get("/api/openapi.json").json["info"]["version"] == __version__
+    with client.get("/api/openapi.json") as response:
+        assert response.json["info"]["version"] == __version__
     assert f">Version {__version__}<" in client.get("/").text
     assert f'image.version="{__version__}"' in (ROOT / "Dockerfile.serve").read_text()
     assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_openapi_names_every_route(app: Flask, client: FlaskClient) -> None:
-    document = client.get("/api/openapi.json").json
+    with client.get("/api/openapi.json") as response:
+        document = response.json
     described = {
         (path, method.upper())
         for path, item in document["paths"].items()

@@ -311,6 +311,7 @@ def test_result_shows_the_response(page: Page) -> None:
         width = element.locator(".bar span").evaluate("bar => parseFloat(bar.style.width)")
         assert f"{width:.1f}" == percentage
     expect(page.locator("#confidence")).to_have_attribute("data-level", "high")
+    expect(page.locator('#feedback [aria-pressed="true"]')).to_have_count(0)
     seen = pixels_of(page, "#seen")
     assert (255 - np.asarray(seen.convert("L"))).tobytes() == base64.b64decode(prediction["pixels"])
     assert pixels_of(page, "#history canvas").tobytes() == seen.tobytes()
@@ -379,6 +380,15 @@ def test_uncertain_prediction_is_shown_as_such(page: Page) -> None:
     draw_dot(page)
     page.click("#predict")
     expect(page.locator("#message")).to_contain_text("Not sure. Best guess:")
+    expect(page.locator("#confidence")).to_have_attribute("data-level", "low")
+
+
+def test_bar_of_an_uncertain_prediction_is_low_whatever_its_confidence(page: Page) -> None:
+    unclear = {"uncertain": True, "doubt": "several_digits", "confidence": 0.9}
+    page.route(PREDICTIONS, lambda route: route.fulfill(json=route.fetch().json() | unclear))
+    draw_seven(page)
+    page.click("#predict")
+    expect(page.locator("#message")).to_contain_text("more than one digit")
     expect(page.locator("#confidence")).to_have_attribute("data-level", "low")
 
 
@@ -763,6 +773,9 @@ def test_error_shows_the_detail_of_the_problem(page: Page) -> None:
     page.click("#predict")
     expect(page.locator("#message")).to_have_text(problem["detail"])
     expect(page.locator("#retry")).to_be_hidden()
+    page.unroute(PREDICTIONS)
+    page.click("#predict")
+    expect(page.locator("#message")).to_have_text(SAVED)
 
 
 @pytest.mark.usefixtures("failed_requests")
@@ -884,10 +897,13 @@ def test_label_from_another_tab_is_shown(page: Page) -> None:
 
 def test_page_can_be_used_with_the_keyboard_alone(page: Page) -> None:
     page.locator("#file").set_input_files(image_file())
-    page.locator("#file").focus()
+    page.locator("#pad").focus()
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
     for expected in ("pad", "predict", "undo", "clear"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == expected
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.locator("#pad").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#message")).to_have_text(SAVED)
@@ -1028,6 +1044,18 @@ def test_escape_ends_cropping_and_keeps_the_picture(page: Page) -> None:
     expect(page.locator("#crop")).to_be_visible()
 
 
+def test_drag_that_the_system_cancels_crops_nothing(page: Page) -> None:
+    with page.expect_response(PREVIEWS):
+        page.locator("#file").set_input_files(two_digits())
+    page.click("#crop")
+    previews = hold(page, PREVIEWS)
+    for step, position in (("down", 0.3), ("move", 0.5), ("cancel", 0.5)):
+        point(page, step, "mouse", position, position)
+    settle(page)
+    assert previews == []
+    expect(page.locator("#crop")).to_be_visible()
+
+
 def test_large_image_is_scaled_down_before_upload(page: Page) -> None:
     with page.expect_request(PREVIEWS) as request:
         page.locator("#file").set_input_files(image_file(edge=2500))
@@ -1118,6 +1146,8 @@ def test_columns_sort_in_both_directions(page: Page) -> None:
     page.reload()
     labels = page.locator("#history tbody td:nth-child(4)")
     expect(labels).to_have_text(["7", "0", "–"])
+    rows = page.locator("#history tbody tr")
+    expect(rows).to_have_class(["correct", "incorrect", "unlabelled"])
     page.locator("#history th").first.click()  # The image column does not sort.
     expect(page.locator("#history th[aria-sort]")).to_have_count(1)
     for key, order, expected in (
@@ -1145,17 +1175,27 @@ def test_next_page_of_predictions_is_loaded_on_demand(page: Page) -> None:
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
 
+def test_older_predictions_are_searched_on_demand(page: Page) -> None:
+    none_recent = {"predictions": [], "next": "01934b2c-0000-7000-8000-00000000000a"}
+    page.route(LISTS, lambda route: route.fulfill(json=none_recent))
+    page.select_option("[name=outcome]", "incorrect")
+    expect(page.locator("#recent .empty")).to_contain_text("Show more to search older ones.")
+    page.unroute(LISTS)
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#recent .empty")).to_have_text("No predictions match these filters.")
+
+
 @pytest.mark.usefixtures("failed_requests")
 def test_response_to_older_filters_is_dropped(page: Page) -> None:
     predict_seven(page)
     lists = hold(page, LISTS)
-    for digit in ("3", "4", ""):
+    for digit in ("7", "4", "3"):
         page.select_option("[name=digit]", digit)
     older, failing, newest = (take(page, lists) for _ in range(3))
     finish(page, newest)
     finish(page, failing, "abort")
     finish(page, older)
-    expect(page.locator("#history tbody tr")).to_have_count(1)
+    expect(page.locator("#history tbody tr")).to_have_count(0)
     expect(page.locator("#message")).to_have_text(SAVED)
 
 
@@ -1210,6 +1250,18 @@ def test_accuracy_by_model_version_is_shown(page: Page) -> None:
     expect(shown).to_contain_text("50.0 % (1 of 2; 95 % interval: 9.5 % to 90.5 %)")
 
 
+def test_first_day_of_a_version_does_not_depend_on_the_time_zone(
+    visit: Callable[..., Page],
+) -> None:
+    page = visit(**PHONE, timezone_id="America/Los_Angeles")
+    add_seven(page, 7)
+    stats = page.request.get(f"{page.url}api/stats").json()
+    stats["model_versions"][0]["since"] = "2026-09-01"
+    page.route(STATS, lambda route: route.fulfill(json=stats))
+    page.reload()
+    expect(page.locator("#stats .versions li")).to_contain_text("since Sep 1, 2026")
+
+
 def test_use_and_accuracy_by_day_and_version_are_drawn(page: Page) -> None:
     days = [
         {"day": "2026-10-01", "predictions": 9, "labelled": 0, "right": 0},
@@ -1217,7 +1269,8 @@ def test_use_and_accuracy_by_day_and_version_are_drawn(page: Page) -> None:
         {"day": "2026-11-02", "predictions": 5, "labelled": 0, "right": 0},
     ]
     stats = page.request.get(f"{page.url}api/stats").json()
-    versions = [{"model_version": "aa", "since": "2026-09-01", "labelled": 0, "days": days[:1]}]
+    old = [{"day": "2026-08-01", "predictions": 3, "labelled": 0, "right": 0}, days[0]]
+    versions = [{"model_version": "aa", "since": "2026-08-01", "labelled": 0, "days": old}]
     versions += [{"model_version": "bb", "since": "2026-11-01", "labelled": 0, "days": days[1:]}]
     page.route(STATS, lambda route: route.fulfill(json=stats | {"model_versions": versions}))
     page.reload()
@@ -1317,6 +1370,17 @@ def test_drawing_is_kept_while_another_page_is_shown_until_it_is_stored(page: Pa
     assert ink(page) == 0
 
 
+@pytest.mark.usefixtures("failed_requests")
+def test_drawing_that_could_not_be_saved_is_kept(page: Page) -> None:
+    page.route(PREDICTIONS, lambda route: route.abort())
+    draw_seven(page)
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("Unsaved: 1.")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    assert ink(page) > 0
+
+
 def test_page_works_without_storage(visit: Callable[..., Page]) -> None:
     page = visit(**PHONE)
     page.add_init_script("delete window.sessionStorage")
@@ -1360,6 +1424,32 @@ def point(page: Page, type_: str, device: str, x: float, y: float, **options: An
     """Dispatch a pointer event; x and y are in units of the pad's edge."""
     id_ = ("mouse", "pen", "touch").index(device)
     page.locator("#pad").evaluate(POINT, [f"pointer{type_}", device, id_, x, y, options])
+
+
+def test_pen_pressure_reaches_the_model(page: Page) -> None:
+    widths = []
+    for pressures in ((0.1, 0.1), (0.9, 0.9)):
+        page.keyboard.press("Escape")
+        draw_line(page, "pen", pressures)
+        with page.expect_request(PREDICTIONS) as request:
+            page.click("#predict")
+        widths.append(request.value.post_data_json["strokes"][0][-1][2])
+    assert widths[0] < 0.8 * widths[1]
+
+
+def test_positions_between_two_frames_are_drawn(page: Page) -> None:
+    point(page, "down", "pen", 0.2, 0.2)
+    page.locator("#pad").evaluate("""pad => {
+        const box = pad.getBoundingClientRect();
+        const move = (x, y, coalescedEvents) => new PointerEvent("pointermove", {
+            pointerType: "pen", pointerId: 1, isPrimary: true, bubbles: true,
+            clientX: box.left + x * box.width, clientY: box.top + y * box.height, coalescedEvents,
+        });
+        pad.dispatchEvent(move(0.8, 0.8, [move(0.8, 0.2), move(0.8, 0.8)]));
+    }""")
+    point(page, "up", "pen", 0.8, 0.8)
+    alpha = np.asarray(pixels_of(page, "#pad").getchannel("A"))
+    assert alpha[round(0.5 * len(alpha)), round(0.8 * len(alpha))] > 0
 
 
 def test_palm_does_not_draw(page: Page) -> None:
@@ -1599,7 +1689,9 @@ def test_labels_are_reviewed_by_keyboard(review: Page) -> None:
     question, progress = review.locator("#question"), review.locator("#progress")
     sign_in(review)
     expect(question).to_contain_text("Label 1, prediction 7 (")
-    review.keyboard.press("x")
+    for _ in range(2):
+        review.keyboard.down("x")  # A key that is held down repeats.
+    review.keyboard.up("x")
     expect(question).to_contain_text("Label 7, prediction 7 (")
     review.keyboard.press("u")
     expect(question).to_contain_text("Label 1, prediction 7 (")
@@ -1608,6 +1700,20 @@ def test_labels_are_reviewed_by_keyboard(review: Page) -> None:
     expect(question).to_have_text("There is nothing left to review.")
     expect(progress).to_have_text("Reviewed: 2. Random sample: 1 of 1 labels were wrong.")
     wait_for_reviews(review, (7, "accepted"), (None, "rejected"))
+
+
+def test_uncertain_predictions_are_no_part_of_the_random_sample(review: Page) -> None:
+    def answer(route: Route) -> None:
+        page = route.fetch().json()
+        uncertain = [prediction | {"uncertain": True} for prediction in page["predictions"]]
+        route.fulfill(json=page | {"predictions": uncertain})
+
+    review.route("**/api/predictions?order=review*", answer)
+    sign_in(review)
+    for label in (1, 7):
+        expect(review.locator("#question")).to_contain_text(f"Label {label}, prediction 7 (")
+        review.keyboard.press("7")
+    expect(review.locator("#progress")).to_have_text("Reviewed: 2.")
 
 
 def test_label_is_reviewed_by_touch(review: Page) -> None:
@@ -1663,6 +1769,7 @@ def test_failed_decision_is_shown_and_retried(review: Page) -> None:
 def test_token_is_asked_for_until_it_is_right_and_kept_for_the_tab(
     review: Page, visit: Callable[..., Page]
 ) -> None:
+    expect(review.locator("#token")).to_have_attribute("type", "password")
     sign_in(review, "ключ")
     expect(review.locator("#message")).to_contain_text("Only the operator")
     expect(review.locator("#review")).to_be_hidden()
@@ -1726,6 +1833,7 @@ def test_page_fits_the_width_of_a_small_phone(visit: Callable[..., Page]) -> Non
     page.keyboard.press("7")
     expect(page.locator("#stats .confusion")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert box_of(page, '#feedback [data-digit="7"]')["width"] >= 44
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 640)])
@@ -1776,6 +1884,7 @@ def test_page_is_visible_in_forced_colors(visit: Callable[..., Page], scheme: st
 def test_page_is_accessible(visit: Callable[..., Page]) -> None:
     page = visit(**PHONE)
     expect(page.locator("#stats .model")).to_contain_text("MNIST")
+    expect(page.locator("#answer")).to_have_attribute("aria-live", "off")  # for previews
     assert Axe().run(page).response["violations"] == []
     predict_seven(page)
     page.keyboard.press("7")

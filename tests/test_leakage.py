@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from train import ablation, outliers
 from train.__main__ import main as train
-from train.data import COPIES, Digits, load
+from train.data import COPIES, SYNTHETIC_EPOCHS, TEST_SEED, Digits, load
 from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
 from train.sources import OUTLIER, SOURCES, Drawing, digest, parse_unipen
+from train.styles import draw_shapes
 
 TINY = Settings(
     epochs=1,
@@ -137,6 +138,14 @@ def test_validation_uses_no_test_data(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(are_equal(part, others.val[name]) for name, part in splits.val.items())
     same = {name for name, part in splits.test.items() if are_equal(part, others.test[name])}
     assert same == {"shapes"}  # they are not by writers
+
+
+def test_shapes_to_test_on_are_not_those_of_the_training_data() -> None:
+    training = [draw_shapes(100, np.random.default_rng(seed)) for seed in range(SYNTHETIC_EPOCHS)]
+    seen = {shape.strokes[0].tobytes() for epoch in training for shape in epoch}
+    shapes = draw_shapes(100, np.random.default_rng(TEST_SEED))
+    assert len(seen) == 100 * SYNTHETIC_EPOCHS
+    assert not seen & {shape.strokes[0].tobytes() for shape in shapes}
 
 
 @pytest.mark.parametrize("fold", range(ablation.FOLDS))

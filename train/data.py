@@ -1,12 +1,13 @@
 """The data sets for training, validation and testing.
 
-| split | MNIST                      | pen strokes of                       | pictures, outliers |
-|-------|----------------------------|--------------------------------------|--------------------|
-| train | 55,000 of the training set | pendigits 1–24, uji 1–34             | some kinds         |
-| val   | its last 5,000             | pendigits 25–27, uji 35–40           |                    |
-| test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds        |
+| split | MNIST                      | pen strokes of                       | outliers    |
+|-------|----------------------------|--------------------------------------|-------------|
+| train | 55,000 of the training set | pendigits 1–24, uji 1–34             | some kinds  |
+| val   | its last 5,000             | pendigits 25–27, uji 35–40           |             |
+| test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
 
-Digits in further shapes are drawn for training and, others, for the test.
+Further shapes of digits, and pictures of the drawings, are drawn at random for training and for the
+test. Clutter in the test pictures is of other kinds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
@@ -45,8 +46,9 @@ TEST_WRITERS = frozenset(
 )
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
+SHAPES, PICTURES = "shapes", "pictures"  # names of the synthetic test sets
 TEST_SYNTHETIC = 1_000  # drawings of each kind, to test on
-TEST_SEED = 2**32  # none of the training data
+TEST_SEED = 2**31  # not one of those that training data is drawn with
 COPIES = {"pendigits": 1, "uji": 3}  # of each drawing, by source: pendigits has nine times as many
 
 
@@ -126,7 +128,7 @@ def load(
     return Splits(
         TrainingSet(train, draw_training_epochs(by_writers(drawings, writers), settings)),
         {"MNIST": val, "drawings": val_drawings},
-        {"MNIST": test} | draw_test_digits(drawings) | draw_synthetic_digits(drawings, settings),
+        {"MNIST": test} | draw_test_digits(drawings) | draw_synthetic_digits(drawings),
         draw_test_outliers() | draw_unfinished_fours(drawings),
         [drawing.writer for drawing in readable_test_drawings(drawings)],
     )
@@ -148,17 +150,16 @@ def draw_test_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     return {f"drawings, {style}": draw_digits(readable, [style]) for style in STYLES}
 
 
-def draw_synthetic_digits(drawings: Iterable[Drawing], settings: Settings) -> dict[str, Digits]:
+def draw_synthetic_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     """Return digits in shapes that the test writers hardly use, and pictures of their drawings."""
     shapes = draw_shapes(TEST_SYNTHETIC, np.random.default_rng(TEST_SEED))
     pictures, labels = make_pictures(
         readable_test_drawings(drawings), TEST_KINDS, 0, TEST_SYNTHETIC, TEST_SEED
     )
+    amplitude = Settings.warp_amplitude
     return {
-        "shapes": draw_digits(
-            shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=settings.warp_amplitude
-        ),
-        "pictures": _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
+        SHAPES: draw_digits(shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=amplitude),
+        PICTURES: _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
     }
 
 
@@ -213,9 +214,8 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
         + _label(render_all(pictures, ["white-on-black"], seed=seed), labels)
     )
-    epoch.labels[epoch.pixels.amax(dim=(1, 2)) == 0] = (
-        OUTLIER  # pictures in which nothing was found
-    )
+    # Nothing was found in a picture that is blank.
+    epoch.labels[epoch.pixels.amax(dim=(1, 2)) == 0] = OUTLIER
     return epoch
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
 from PIL import Image
 
 from webapp import __version__, metrics
@@ -350,11 +349,8 @@ def get_model() -> Response:
 
 @api.get("/openapi.json")
 def get_openapi() -> Response:
-    """Return the OpenAPI document, with the version of the service."""
-    with current_app.open_resource("openapi.json") as file:
-        document = json.load(file)
-    document["info"]["version"] = __version__
-    return jsonify(document)
+    """Return the OpenAPI document."""
+    return send_from_directory(Path(__file__).parent, "openapi.json")
 
 
 @health.get("/healthz")
