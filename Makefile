@@ -24,7 +24,7 @@ export CHECK_PYTHON
 test check: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check lint format contract bench pictures mutants check-images screenshots model train \
+.PHONY: help run test e2e check lint format contract bench pictures mutants page-mutants check-images screenshots model train \
 	retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
@@ -75,6 +75,9 @@ check-images: $(DEV)/ready  ## build the images and test the compose file (needs
 
 mutants: $(DEV)/ready  ## count the changes of the code that the tests notice (ARGS: see bench/mutants.py)
 	$(DEV)/bin/python -m bench.mutants $(ARGS)
+
+page-mutants: $(DEV)/ready  ## count the changes of the page that the browser tests notice
+	$(DEV)/bin/python -m bench.page_mutants
 
 screenshots: $(DEV)/ready  ## take the screenshots in docs/
 	$(DEV)/bin/python -m tests.screenshots docs

@@ -71,7 +71,7 @@ def _start(modules: set[Path], sample: int | None) -> None:
     """Copy the working tree, run all tests, and choose mutants."""
     if not modules:
         sys.exit("There are no modules to change: name files or folders.")
-    _copy_tree()
+    copy_tree()
     os.chdir(COPY)
     _measure_coverage()
     draft = SESSION.with_suffix(".draft")
@@ -109,7 +109,7 @@ def _modules(paths: Iterable[Path]) -> set[Path]:
     }
 
 
-def _copy_tree() -> None:
+def copy_tree() -> None:
     """Copy the files of the working tree, without those that git ignores, and commit the copy."""
     shutil.rmtree(WORK, ignore_errors=True)
     for name in _git("ls-files", "--cached", "--others", "--exclude-standard"):

@@ -54,6 +54,13 @@ def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
     assert EXPECTED.max() == 255
 
 
+def test_transparent_drawing_in_two_colors_is_read_as_one() -> None:
+    picture = Image.new("RGBA", (280, 280), (0, 0, 60, 255))
+    picture.paste((0, 90, 0, 255), (0, 0, 140, 280))
+    picture.putalpha(seven())
+    assert np.abs(prepare(picture).astype(int) - EXPECTED).mean() < 9
+
+
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_ink_far_from_the_middle_is_not_cut_off(turn: int) -> None:
     picture = Image.new("L", (280, 280))
