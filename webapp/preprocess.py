@@ -97,16 +97,16 @@ def _is_connected(ink: Ink) -> bool:
 
 def _opaque(image: Image.Image, mode: str) -> Image.Image:
     """Return the image in mode L or RGB, with transparent pixels on a backing."""
-    if not image.has_transparency_data or _is_opaque(image):
+    if not image.has_transparency_data:
         return image.convert(mode)
-    grey, alpha = image.convert("LA").split()
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return image.convert(mode)
+    grey = rgba.convert("L")
     backing = Image.new("L", image.size, _backing_level(grey, alpha)).convert(mode)
-    backing.paste(image.convert(mode), mask=alpha)
+    backing.paste(grey if mode == "L" else rgba.convert(mode), mask=alpha)
     return backing
-
-
-def _is_opaque(image: Image.Image) -> bool:
-    return image.mode == "RGBA" and image.getchannel("A").getextrema()[0] == 255
 
 
 def _backing_level(grey: Image.Image, alpha: Image.Image) -> int:
