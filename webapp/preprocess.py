@@ -103,20 +103,28 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
     alpha = rgba.getchannel("A")
     if alpha.getextrema()[0] == 255:
         return image.convert(mode)
+    box = alpha.getbbox()
+    if box is None:
+        return Image.new(mode, image.size)
+    rgba, alpha = rgba.crop(box), alpha.crop(box)
     grey = rgba.convert("L")
-    backing = Image.new("L", image.size, _backing_level(grey, alpha)).convert(mode)
-    backing.paste(grey if mode == "L" else rgba.convert(mode), mask=alpha)
+    level = _backing_level(grey, alpha, image.width * image.height)
+    backing = Image.new("L", image.size, level).convert(mode)
+    backing.paste(grey if mode == "L" else rgba.convert(mode), box, alpha)
     return backing
 
 
-def _backing_level(grey: Image.Image, alpha: Image.Image) -> int:
-    """Return the grey level to put behind a transparent image so that its ink is visible."""
+def _backing_level(grey: Image.Image, alpha: Image.Image, area: int) -> int:
+    """Return the grey level to put behind a transparent image so that its ink is visible.
+
+    grey, alpha: the part that has any opacity; area: of the image.
+    """
     opacity = np.asarray(alpha)
     visible = np.asarray(grey)[opacity > opacity.max() // 2]
-    has_background = 2 * visible.size > grey.width * grey.height  # only a part is transparent
+    has_background = 2 * visible.size > area  # only a part is transparent
     if has_background and np.ptp(visible) >= MIN_CONTRAST:
         return int(np.median(visible))
-    return 255 if visible.size and visible.mean() < 128 else 0
+    return 255 if visible.mean() < 128 else 0
 
 
 def _ink_on_flat(grey: Grey) -> Ink | None:
