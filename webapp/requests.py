@@ -54,7 +54,8 @@ def posted_picture() -> bytes | list[Stroke]:
 
 def is_small_picture(body: bytes) -> bool:
     """Return whether an encoded image takes little time and memory, like those of the page."""
-    if len(body) > FREE_BODY_BYTES or not body.startswith(PNG_START):
+    is_animation = b"acTL" in body  # of which many frames may be decoded
+    if len(body) > FREE_BODY_BYTES or not body.startswith(PNG_START) or is_animation:
         return False
     width, height = struct.unpack_from(">II", body.ljust(24), 16)
     return bool(width * height <= SMALL_PICTURE_PIXELS)
