@@ -118,11 +118,12 @@ def test_wrong_password_aborts_startup_and_is_not_printed(
         cursor.execute("SHOW hba_file")
         hba = Path(cursor.fetchone()[0])
         hba.write_text("local all guarded scram-sha-256\n" + hba.read_text())
-        cursor.execute("SELECT pg_reload_conf()")
     url = proxy.url.replace("postgres@", "guarded:{}@")
     check_and_migrate(replace(settings, database=url.format("of-guarded")))
 
     def is_refused() -> bool:
+        with closing(psycopg2.connect(postgres("postgres"))) as connection:
+            connection.cursor().execute("SELECT pg_reload_conf()")
         try:
             check_and_migrate(replace(settings, database=url.format("mistaken")))
         except StartupError as error:
