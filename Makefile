@@ -24,8 +24,8 @@ export CHECK_PYTHON
 test check: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e check lint format contract bench pictures mutants page-mutants check-images screenshots model train \
-	retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
+.PHONY: help run test e2e check lint format contract bench pictures mutants page-mutants check-images \
+	screenshots model train retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

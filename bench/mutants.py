@@ -3,7 +3,7 @@
     $ make mutants                                            # of the files that differ from HEAD
     $ make mutants ARGS="webapp/auth.py webapp/limits.py"
     $ make mutants ARGS="--sample 400 webapp export train"
-    $ make mutants ARGS=--continue                            # a run that was interrupted
+    $ make mutants ARGS=--resume                              # a run that was interrupted
 
 Works in a copy of the working tree, .mutants/. First, all tests run once, to record which of them
 execute which line. Each mutant is then tested by those that execute its line. The tests of the page
@@ -33,8 +33,9 @@ from coverage import CoverageData
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".mutants"
 COPY, SESSION, COVERAGE = WORK / "code", WORK / "session.sqlite", WORK / "coverage"
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-# Pictures of the report, and the file that Alembic runs for each migration.
+PYTHON = [sys.executable, "-m"]
+PYTEST = ["pytest", "-q", "-p", "no:cacheprovider"]
+# The first only draws the report, and the second is Alembic's configuration.
 NOT_MUTATED = {"train/plots.py", "webapp/migrations/env.py"}
 # `is` for `==`, which is the same for small numbers, operators that hardly any type has, and
 # the | of annotations, which fails at once.
@@ -50,14 +51,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="files and folders")
     parser.add_argument("--sample", type=int, metavar="N", help="test N mutants, chosen at random")
-    parser.add_argument("--continue", action="store_true", dest="goes_on", help="the last run")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     options = parser.parse_args()
     for name in ("MNIST_DIR", "DRAWINGS_DIR"):
         os.environ[name] = os.path.abspath(os.environ.get(name) or "data")
     os.chdir(ROOT)
-    if options.goes_on:
+    if options.resume:
         if not SESSION.exists():
-            sys.exit("There is no run to continue.")
+            sys.exit("There is no run to resume.")
         os.chdir(COPY)
         _git("checkout", "--quiet", ".")  # a mutant may be left
     else:
@@ -128,15 +129,14 @@ def _measure_coverage() -> None:
         "[run]\nsource = train,export,webapp\nparallel = true\npatch = subprocess,fork,execv\n"
         f"dynamic_context = test_function\ndata_file = {COVERAGE}\n"
     )
-    coverage = [sys.executable, "-m", "coverage"]
 
     def run(tests: Path) -> None:
-        context = ["run", f"--rcfile={config}", f"--context={tests}"]
-        subprocess.run([*coverage, *context, *PYTEST[1:], tests], check=True)
+        command = ["coverage", "run", f"--rcfile={config}", f"--context={tests}", "-m"]
+        subprocess.run([*PYTHON, *command, *PYTEST, tests], check=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(run, sorted(Path("tests").glob("test_*.py"))))
-    subprocess.run([*coverage, "combine", "--quiet", f"--rcfile={config}"], check=True)
+    subprocess.run([*PYTHON, "coverage", "combine", "--quiet", f"--rcfile={config}"], check=True)
 
 
 def _test(session: WorkDB) -> None:
@@ -147,7 +147,7 @@ def _test(session: WorkDB) -> None:
         (mutation,) = item.mutations
         tests = _tests_of(mutation, data)
         if tests:
-            command = shlex.join([*PYTEST, "-x", *tests])
+            command = shlex.join([*PYTHON, *PYTEST, "-x", *tests])
             result = mutate_and_test(item.mutations, command, TIMEOUT_S)
         else:
             result = WorkResult(WorkerOutcome.NO_TEST, test_outcome=TestOutcome.SURVIVED)

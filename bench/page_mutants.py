@@ -9,7 +9,7 @@ import os
 import subprocess
 import tomllib
 
-from bench.mutants import COPY, PYTEST, ROOT, copy_tree
+from bench.mutants import COPY, PYTEST, PYTHON, ROOT, copy_tree
 
 LIST = ROOT / "bench" / "page_mutants.toml"
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _passes(test: str) -> bool:
-    command = [*PYTEST, "-x", "tests/test_browser.py", "-k", test]
+    command = [*PYTHON, *PYTEST, "-x", "tests/test_browser.py", "-k", test]
     code = subprocess.run(command, cwd=COPY, capture_output=True).returncode
     if code not in (0, 1):
         raise RuntimeError(f"pytest -k {test} exited with {code}.")

@@ -73,9 +73,9 @@ def compare(
         for model in (champion, challenger)
     ]
     masks = {name: group == name for name in groups}
-    written = ~np.isin(group, (SHAPES, PICTURES))  # [n], MNIST and the drawings themselves
+    is_synthetic = np.isin(group, (SHAPES, PICTURES))  # [n]
     digits = np.unique(truth[truth != OUTLIER])
-    masks |= {f"digit {digit}": written & (truth == digit) for digit in digits}
+    masks |= {f"digit {digit}": ~is_synthetic & (truth == digit) for digit in digits}
     parts = []
     for name, mask in masks.items():
         pair = [_measure(rows[mask], truth[mask], threshold) for rows, threshold in models]

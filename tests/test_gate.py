@@ -13,9 +13,15 @@ STYLES = ("drawings, photo", "drawings, transparent")
 LABELS = {
     "MNIST": np.arange(10_000) % 10,
     **dict.fromkeys(STYLES, np.arange(750) % 10),
+    "shapes": np.arange(500) % 10,
     "scribbles": np.full(1_000, OUTLIER),
 }
-ERRORS = {"MNIST": np.arange(50), **dict.fromkeys(STYLES, np.arange(8)), "scribbles": np.arange(40)}
+ERRORS = {
+    "MNIST": np.arange(50),
+    **dict.fromkeys(STYLES, np.arange(8)),
+    "shapes": np.arange(5),
+    "scribbles": np.arange(40),
+}
 
 Errors = dict[str, NDArray[np.int64]]
 
@@ -69,9 +75,15 @@ def test_gain_that_chance_explains_is_not_better() -> None:
 
 def test_model_with_permuted_labels_is_worse_in_every_part_of_digits() -> None:
     wrong = {name: np.arange(len(labels)) for name, labels in LABELS.items()}
-    worse = {"MNIST", "drawings", *(f"digit {digit}" for digit in range(10))}
+    worse = {"MNIST", "drawings", "shapes", *(f"digit {digit}" for digit in range(10))}
     found = objections(compared(**wrong | {"scribbles": ERRORS["scribbles"]}))
     assert set(found) == {f"{name} is worse" for name in worse}
+
+
+def test_synthetic_digits_count_only_as_a_part_of_their_own() -> None:
+    parts = compared(shapes=np.arange(200))
+    assert objections(parts) == ["shapes is worse"]
+    assert [part["lost"] for part in parts if part["part"].startswith("digit")] == 10 * [0]
 
 
 def test_half_a_point_less_on_one_digit_outweighs_better_parts() -> None:
@@ -116,16 +128,18 @@ def test_uncertain_answers_and_calibration_are_compared() -> None:
     assert part(parts, "MNIST")["ece"] == pytest.approx([0.095, 0.595])
 
 
-def test_at_most_one_of_20_models_of_equal_quality_is_worse() -> None:
+def test_at_most_one_in_20_models_of_equal_quality_is_worse() -> None:
     rng = np.random.default_rng(0)
-    difficult = {"MNIST": 90, STYLES[0]: 14, "scribbles": 80}  # each model misreads half of them
+    # Each model misreads half of these. Two of them differ as much as two that were trained: in 34
+    # of MNIST's digits, and in 28 of 4,233 drawings.
+    difficult = {"MNIST": 68, STYLES[0]: 10, "shapes": 10, "scribbles": 80}
 
     def model() -> Answers:
         errors = {name: np.flatnonzero(rng.random(n) < 0.5) for name, n in difficult.items()}
         return answers(errors | {STYLES[1]: errors[STYLES[0]]})
 
-    found = [objections(compare(LABELS, model(), model())) for _ in range(20)]
-    assert sum("worse" in str(reasons) for reasons in found) <= 1
+    found = [objections(compare(LABELS, model(), model())) for _ in range(100)]
+    assert sum("worse" in str(reasons) for reasons in found) <= 5
 
 
 def test_document_names_the_reason_and_shows_every_part() -> None:

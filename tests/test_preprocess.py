@@ -301,6 +301,16 @@ def test_circle_on_a_flat_background_is_left_out(edge: int, width: int) -> None:
     assert is_seven(picture)
 
 
+@pytest.mark.parametrize("at", [10, 40, 205, 265])
+@pytest.mark.parametrize("is_vertical", [False, True])
+def test_thin_line_on_a_flat_background_is_left_out(at: int, is_vertical: bool) -> None:
+    picture = Image.new("L", (280, 280), 255)
+    ends = (at, 0, at, 280) if is_vertical else (0, at, 280, at)
+    ImageDraw.Draw(picture).line(ends, 0, 2)
+    picture.paste(0, (60, 60), seven(160))
+    assert is_seven(picture)
+
+
 def test_strokes_that_are_apart_on_a_flat_background_are_kept() -> None:
     five = Image.new("L", (280, 280))
     draw = ImageDraw.Draw(five)

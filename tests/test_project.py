@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
@@ -84,6 +85,13 @@ def test_readme_names_every_command(app: Flask) -> None:
 def test_contributing_names_every_test_file() -> None:
     named = re.findall(r"`tests/(test_\w+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert {*named} == {path.name for path in ROOT.glob("tests/test_*.py")}
+
+
+def test_mutants_of_the_page_apply_and_name_tests() -> None:
+    tests = (ROOT / "tests/test_browser.py").read_text()
+    for mutant in tomllib.loads((ROOT / "bench/page_mutants.toml").read_text())["mutant"]:
+        assert (ROOT / "webapp" / mutant["file"]).read_text().count(mutant["old"]) == 1, mutant
+        assert re.search(rf"^def test_\w*{mutant['test']}", tests, re.MULTILINE), mutant
 
 
 def test_modules_of_the_service_import_each_other_without_cycles() -> None:

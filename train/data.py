@@ -47,8 +47,8 @@ TEST_WRITERS = frozenset(
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
 SHAPES, PICTURES = "shapes", "pictures"  # names of the synthetic test sets
-TEST_SYNTHETIC = 1_000  # drawings of each kind, to test on
-TEST_SEED = 2**31  # not one of those that training data is drawn with
+TEST_SYNTHETIC = 1_000  # test drawings of each synthetic kind
+TEST_SEED = 2**31  # no training data is drawn with this seed
 COPIES = {"pendigits": 1, "uji": 3}  # of each drawing, by source: pendigits has nine times as many
 
 
@@ -156,9 +156,11 @@ def draw_synthetic_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     pictures, labels = make_pictures(
         readable_test_drawings(drawings), TEST_KINDS, 0, TEST_SYNTHETIC, TEST_SEED
     )
-    amplitude = Settings.warp_amplitude
+    varied = draw_digits(
+        shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=Settings.warp_amplitude
+    )
     return {
-        SHAPES: draw_digits(shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=amplitude),
+        SHAPES: varied,
         PICTURES: _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
     }
 
@@ -214,7 +216,7 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
         + _draw_outliers(outliers, TRAIN_CANVAS_PX, seed)
         + _label(render_all(pictures, ["white-on-black"], seed=seed), labels)
     )
-    # Nothing was found in a picture that is blank.
+    # A blank picture is an outlier, because no digit was found in it.
     epoch.labels[epoch.pixels.amax(dim=(1, 2)) == 0] = OUTLIER
     return epoch
 

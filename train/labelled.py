@@ -98,7 +98,8 @@ def load_published(graph: Path) -> tuple[Network, str]:
     try:
         model = onnx.load(graph)
         (card,) = (json.loads(e.value) for e in model.metadata_props if e.key == "card")
-    except (DecodeError, ValueError) as error:
+        version = card["version"]
+    except (DecodeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{graph} is not a published model: {error}") from error
     weights = {
         tensor.name.removeprefix("network."): torch.from_numpy(numpy_helper.to_array(tensor).copy())
@@ -112,7 +113,7 @@ def load_published(graph: Path) -> tuple[Network, str]:
         network.load_state_dict(weights | counts)
     except RuntimeError as error:
         raise ValueError(f"{graph} has other weights. Train with --from-scratch.") from error
-    return network, card["version"]
+    return network, version
 
 
 def _select(digits: Digits, chosen: torch.Tensor) -> Digits:
