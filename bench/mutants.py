@@ -72,7 +72,8 @@ def _start(modules: set[Path], sample: int | None) -> None:
     """Copy the working tree, run all tests, and choose mutants."""
     if not modules:
         sys.exit("There are no modules to change: name files or folders.")
-    copy_tree()
+    shutil.rmtree(WORK, ignore_errors=True)
+    copy_tree(COPY)
     os.chdir(COPY)
     _measure_coverage()
     draft = SESSION.with_suffix(".draft")
@@ -110,14 +111,22 @@ def _modules(paths: Iterable[Path]) -> set[Path]:
     }
 
 
-def copy_tree() -> None:
-    """Copy the files of the working tree, without those that git ignores, and commit the copy."""
-    shutil.rmtree(WORK, ignore_errors=True)
+def copy_tree(folder: Path) -> None:
+    """Replace a folder by a copy of the working tree, without what git ignores, and commit it."""
+    shutil.rmtree(folder, ignore_errors=True)
     for name in _git("ls-files", "--cached", "--others", "--exclude-standard"):
         if Path(name).is_file():
-            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, COPY / name)
-    git = ["git", "-C", f"{COPY}", "-c", "user.name=mutants", "-c", "user.email=mutants@localhost"]
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, folder / name)
+    git = [
+        "git",
+        "-C",
+        f"{folder}",
+        "-c",
+        "user.name=mutants",
+        "-c",
+        "user.email=mutants@localhost",
+    ]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=Copy"]):
         subprocess.run([*git, *command], check=True)
 

@@ -2,30 +2,28 @@
 
     $ make page-mutants
 
-The changes were chosen by hand. Each is tested in a copy of the working tree, .mutants/.
+The changes were chosen by hand. Each is tested in a copy of the working tree, .mutants/page/.
 """
 
 import os
 import subprocess
 import tomllib
 
-from bench.mutants import COPY, PYTEST, PYTHON, ROOT, copy_tree
+from bench.mutants import PYTEST, PYTHON, ROOT, WORK, copy_tree
 
 LIST = ROOT / "bench" / "page_mutants.toml"
+COPY = WORK / "page"
 
 
 def main() -> None:
     """Test each mutant, and print those that survived."""
     mutants = tomllib.loads(LIST.read_text())["mutant"]
     os.chdir(ROOT)
-    copy_tree()
+    copy_tree(COPY)
     survived = 0
     for mutant in mutants:
         file = COPY / "webapp" / mutant["file"]
         before = file.read_text()
-        if before.count(mutant["old"]) != 1:
-            print(f"does not apply: {mutant['effect']}")
-            continue
         file.write_text(before.replace(mutant["old"], mutant["new"]))
         if _passes(mutant["test"]):
             survived += 1
