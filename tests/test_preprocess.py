@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from tests.pictures import encoded, seven
 from train.data import load_mnist
-from train.drawings import STYLES, render_all
+from train.drawings import STYLES, draw, render_all
 from train.outliers import make_test_outliers
+from train.sources import Drawing
 from webapp.decode import decode
 from webapp.errors import BlankImage
 from webapp.preprocess import DIGIT_PX, examine, prepare
@@ -120,6 +121,27 @@ def test_tight_crop_is_read_as_with_a_margin(mnist: Path) -> None:
         expected = prepare(Image.fromarray(np.pad(crop, 2))).astype(int)
         differences.append(np.abs(prepare(Image.fromarray(crop)) - expected).mean())
     assert np.mean(np.array(differences) < 5) > 0.99
+
+
+@pytest.mark.parametrize("pen", [0.12, 0.3])
+def test_large_crop_of_a_bold_digit_is_read_as_with_a_margin(
+    drawings: list[Drawing], pen: float
+) -> None:
+    differences = []
+    for drawing in drawings[::200]:
+        ink = draw(drawing.strokes, np.random.default_rng(0), 320, (pen, pen), (0.5, 0.5))
+        crop = ink.crop(ink.point(lambda level: 255 * (level > 127)).getbbox())
+        expected = prepare(ImageOps.expand(crop, 40)).astype(int)
+        differences.append(np.abs(prepare(crop) - expected).mean())
+    assert np.max(differences) < 3
+
+
+@pytest.mark.parametrize(("panel", "ink"), [(255, 0), (255, 120), (90, 0)])
+def test_digit_on_a_disc_that_fills_the_picture_is_found(panel: int, ink: int) -> None:
+    picture = Image.new("L", (280, 280))
+    ImageDraw.Draw(picture).ellipse((0, 0, 279, 279), panel)
+    picture.paste(ink, (60, 60), seven(160))
+    assert is_seven(picture)
 
 
 def test_noisy_photo_keeps_its_box() -> None:
