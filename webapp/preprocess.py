@@ -182,7 +182,7 @@ def _has_stroke_like_gap(mask: Mask) -> bool:
     A panel surrounds what is drawn on it. The gaps in a bold 0, 6, 8 or 9 are rounder.
     """
     gaps = np.pad(_reduced(mask) < 128, 1, constant_values=True)
-    parts = components(gaps, gaps)
+    parts = components(gaps, gaps.astype(np.float32))
     is_inside = parts.left > 0
     return bool((parts.area < THIN_GAP * parts.outline**2)[is_inside].any())
 
