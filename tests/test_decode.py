@@ -61,7 +61,8 @@ QUARTER_TURN = seven().rotate(90)
     ids=["iTXt", "zTXt", "iCCP", "no profile", "eXIf", "cut eXIf", "tEXt", "tRNS", "acTL"],
 )
 def test_png_is_read_whatever_its_metadata(chunk: bytes) -> None:
-    assert same(prepare(decode(with_png_chunks([chunk]))))
+    for picture in (seven(), seven().convert("P")):  # two decoders read them
+        assert same(prepare(decode(with_png_chunks([chunk], encoded(picture)))))
 
 
 @pytest.mark.parametrize("name", [b"iCCP", b"zTXt", b"juNK"])
@@ -190,15 +191,25 @@ def test_photograph_of_16_megapixels_is_reduced() -> None:
         assert np.abs(prepare(image).astype(int) - prepare(seven())).mean() < 3
 
 
+def test_picture_of_the_largest_size_is_read() -> None:
+    picture = seven(4000).convert("1", dither=Image.Dither.NONE)
+    assert np.abs(prepare(decode(encoded(picture))).astype(int) - prepare(seven())).mean() < 3
+
+
 @pytest.mark.parametrize(
-    ("size", "mode"), [((4001, 4000), "1"), ((20_000, 20_000), "1"), ((3000, 3000), "RGBA;16")]
+    ("size", "mode", "message"),
+    [
+        ((4001, 4000), "1", "more than 16 million pixels"),
+        ((20_000, 20_000), "1", "more than 16 million pixels"),
+        ((3000, 3000), "RGBA;16", "has 8 bytes per pixel"),
+    ],
 )
-def test_huge_picture_is_refused(size: tuple[int, int], mode: str) -> None:
+def test_huge_picture_is_refused(size: tuple[int, int], mode: str, message: str) -> None:
     depth, color_type = (1, 0) if mode == "1" else (16, 6)
     header = png_chunk(
         b"IHDR", b"".join(n.to_bytes(4) for n in size) + bytes((depth, color_type, 0, 0, 0))
     )
-    with pytest.raises(TooManyPixels):
+    with pytest.raises(TooManyPixels, match=message):
         decode(encoded(seven())[:8] + header + png_chunk(b"IDAT"))
 
 
@@ -274,7 +285,7 @@ def test_hostile_files_are_read_or_refused(pytestconfig: pytest.Config) -> None:
             outcomes[201] += 1
         except Problem as problem:
             outcomes[problem.status] += 1
-    assert outcomes.keys() <= {201, 400, 422}
+    assert outcomes.keys() == {201, 400, 422}
 
 
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE"])

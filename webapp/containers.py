@@ -120,10 +120,14 @@ def reject_other_formats(body: bytes) -> None:
 def _check_size(width: int, height: int, bytes_per_pixel: float = 1) -> None:
     if not width * height:
         raise NotAnImage(UNREADABLE)
-    if width * height > MAX_PIXELS or width * height * bytes_per_pixel > MAX_BYTES:
-        millions = MAX_PIXELS // 1_000_000
+    if width * height > MAX_PIXELS:
         raise TooManyPixels(
-            f"The image has more than {millions} million pixels. Send a smaller one."
+            f"The image has more than {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
+        )
+    if width * height * bytes_per_pixel > MAX_BYTES:
+        raise TooManyPixels(
+            f"The image has {bytes_per_pixel:g} bytes per pixel, which is too much for its size. "
+            "Save it with 8 bits per channel, or send a smaller one."
         )
 
 

@@ -6,6 +6,7 @@ kornia-rs decodes a common PNG in a sixth of Pillow's time. Pillow decodes every
 import io
 from contextlib import suppress
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from kornia_rs.io import decode_image_png_u8
@@ -112,12 +113,15 @@ def _first_frame_with_ink(data: bytes) -> Image.Image | None:
         file = Image.open(io.BytesIO(data), formats=FORMATS)
         count = min(MAX_FRAMES, MAX_PIXELS // (file.width * file.height))
         for frame in islice(ImageSequence.Iterator(file), count):
-            if not _is_blank(frame):
-                return reduce_large(_with_8_bits(frame))
+            image = reduce_large(_with_8_bits(frame))
+            if not _is_blank(image):
+                return image
     return None
 
 
 def _is_blank(image: Image.Image) -> bool:
     """Return whether all pixels have about the same color and opacity."""
-    pixels = np.asarray(image.convert("RGBA").convert("RGBa"))
-    return bool((np.ptp(pixels, axis=(0, 1)) < MIN_CONTRAST).all())
+    if image.has_transparency_data:
+        image = image.convert("RGBA").convert("RGBa")  # multiplied by the opacity
+    extrema: Any = [band.getextrema() for band in image.split()]
+    return all(high - low < MIN_CONTRAST for low, high in extrema)

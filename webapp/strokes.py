@@ -4,7 +4,7 @@ A stroke is a path of points with a width. It is drawn with round caps and joins
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ MARGIN_PX = 2
 FLATNESS_PX = 0.2  # largest distance between a curve and the line that is drawn
 TURN = 0.3  # radians between two points of a curve that is drawn
 
+NOT_POINTS = "A stroke should be a list of points [x, y, width]."
+
 Stroke = NDArray[np.float64]  # [n, 3]: x to the right, y down, width
 
 
@@ -32,27 +34,28 @@ def parse_strokes(value: Any) -> list[Stroke]:
         raise BlankImage("The drawing is blank. Draw a digit first.")
     if not isinstance(value, list) or not all(isinstance(stroke, list) for stroke in value):
         raise BadRequest("`strokes` should be a list of strokes, which are lists of points.")
-    if sum(map(len, value)) > MAX_POINTS:
+    points = [point for stroke in value for point in stroke]
+    if len(points) > MAX_POINTS:
         raise BadRequest(f"`strokes` should have at most {MAX_POINTS:,} points.")
-    return [_parse_stroke(stroke) for stroke in value]
-
-
-def _parse_stroke(points: list[Any]) -> Stroke:
-    error = BadRequest("A stroke should be a list of points [x, y, width].")
     are_points = all(isinstance(point, list) and len(point) == 3 for point in points)
-    if not (points and are_points):
-        raise error
+    if not (all(value) and are_points):
+        raise BadRequest(NOT_POINTS)
     if not {type(number) for point in points for number in point} <= {int, float}:
-        raise error
+        raise BadRequest(NOT_POINTS)
     try:
-        stroke = np.array(points, np.float64)
+        array = np.array(points, np.float64)
     except OverflowError:
-        stroke = np.full((1, 3), np.inf)
-    if not (stroke.min() >= 0 and stroke.max() <= 1 and stroke[:, 2].min() > 0):
+        array = np.full((1, 3), np.inf)
+    if not (array.min() >= 0 and array.max() <= 1 and array[:, 2].min() > 0):
         raise BadRequest(
             "x and y should be between 0 and 1, and each width greater than 0 and at most 1."
         )
-    return stroke
+    return _split(array, value)
+
+
+def _split(points: Stroke, strokes: Iterable[Sized]) -> list[Stroke]:
+    """Split the points of all strokes into strokes of the given lengths."""
+    return np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1])
 
 
 def draw_strokes(strokes: list[Stroke]) -> Image.Image:
@@ -64,7 +67,8 @@ def draw_strokes(strokes: list[Stroke]) -> Image.Image:
     scale = DRAWING_PX / max(span.max(), 1e-6)
     offset = np.array([*(MARGIN_PX - low * scale), 0])
     width, height = (math.ceil(side) + 2 * MARGIN_PX for side in span * scale)
-    paths = (_thin(_smooth(stroke * scale + offset, len(points))) for stroke in strokes)
+    scaled = _split(points * scale + offset, strokes)
+    paths = (_thin(_smooth(stroke, len(points))) for stroke in scaled)
     return render(paths, (width, height))
 
 
