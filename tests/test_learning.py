@@ -22,7 +22,7 @@ def splits(mnist: Path, drawings: list[Drawing], tmp_path: Path) -> Splits:
     assert collect(tmp_path, SCENARIOS["reviewed"], people, labels) == "800 digits and 0 outliers"
     assert error_rate(ARTIFACTS, people) > 0.1
     return add_labelled(
-        Splits(TrainingSet(train[:4000]), {"MNIST": val[:500]}, {"MNIST": test[:1000]}, {}), labels
+        Splits(TrainingSet(train[:2500]), {"MNIST": val[:500]}, {"MNIST": test[:1000]}, {}), labels
     )
 
 

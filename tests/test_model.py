@@ -65,9 +65,9 @@ def test_drawings_metrics_match_the_card(model: Model, drawings: list[Drawing]) 
 
 
 def test_styles_do_not_matter(model: Model, drawings: list[Drawing]) -> None:
-    styles = draw_test_digits(drawings[::36]).items()
+    styles = draw_test_digits(drawings[::72]).items()
     accuracies = [measure(model, digits)["accuracy"] for _, digits in styles]
-    assert max(accuracies) - min(accuracies) <= 0.02
+    assert max(accuracies) - min(accuracies) <= 0.03
     card = [part["accuracy"] for name, part in model.card["figures"].items() if "," in name]
     assert max(card) - min(card) <= 0.003
 
@@ -81,7 +81,7 @@ def test_canvas_size_does_not_matter(model: Model, drawings: list[Drawing], canv
 
 
 def test_mnist_digits_on_a_canvas_are_classified_as_well(model: Model, mnist: Path) -> None:
-    digits = load_mnist(mnist)[2][::10]
+    digits = load_mnist(mnist)[2][::20]
     rng = np.random.default_rng(0)
     drawn = np.array([prepare(on_canvas(pixels, rng)) for pixels in digits.pixels.numpy()])
     on_canvases = Digits(digits.pixels.new_tensor(drawn), digits.labels)
@@ -103,7 +103,7 @@ def on_canvas(pixels: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def test_outliers_are_called_uncertain(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.TEST_SYNTHETIC", 300)
+    monkeypatch.setattr("train.data.TEST_SYNTHETIC", 150)
     for kind, outliers in draw_test_outliers().items():
         rate = rejection_rate(predict(model, outliers), model.card["doubt_below"])
         assert rate >= MIN_OOD_REJECTION_RATE, kind
