@@ -136,6 +136,8 @@ class FaultyPostgres:
         )[0]
         self._postmaster = int((Path(folder) / "postmaster.pid").read_text().split()[0])
         self._stopped: list[int] = []
+        self._patch = pytest.MonkeyPatch()
+        gc.freeze()  # so that heal() collects only what the test made
 
     def open(self, process: int) -> Database:
         """Return new connections for a process."""
@@ -155,6 +157,7 @@ class FaultyPostgres:
             reconnect()
             self._stopped = [self._postmaster, *self._others()]
             self._signal(signal.SIGSTOP)
+            self._patch.setattr("webapp.engines.STATEMENT_TIMEOUT_S", SHORT_S)  # to connect
         elif fault == "busy":
             reconnect()
             self._query(self._connection, "BEGIN")
@@ -169,6 +172,7 @@ class FaultyPostgres:
         if fault == "away":
             self._alter("ALLOW_CONNECTIONS true")
         elif fault == "hanging":
+            self._patch.undo()
             reconnect()
             self._signal(signal.SIGCONT)
             stopped, self._stopped = set(self._stopped), []
