@@ -303,13 +303,21 @@ def test_database_of_the_first_release_is_upgraded(database_target: Target) -> N
     assert database.label(prediction.id, 3, "visitor", 0)
 
 
+MIGRATE_TOGETHER = """
+import os
+from pathlib import *
+from webapp.database import Database
+for _ in range(8):
+    if not os.fork():
+        Database({target!r}).migrate()
+        os._exit(0)
+assert [os.wait()[1] for _ in range(8)] == [0] * 8
+"""
+
+
 def test_replicas_may_start_together(database_target: Target) -> None:
-    start = (
-        "from pathlib import *; from webapp.database import Database; "
-        f"Database({database_target!r}).migrate()"
-    )
-    replicas = [subprocess.Popen([sys.executable, "-c", start], cwd=ROOT) for _ in range(8)]
-    assert [replica.wait() for replica in replicas] == [0] * 8
+    program = MIGRATE_TOGETHER.format(target=database_target)
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
     insert(Database(database_target), made())
 
 
