@@ -27,12 +27,14 @@ class Clients:
         store: str = "yes",
         host: str = "127.0.0.1",
         body: bytes = SEVEN,
+        pause_s: float = 0,
     ):
         self.statuses: list[int] = []
         self.ids: list[str] = []  # of what was stored
         self.versions: list[tuple[float, str]] = []  # when, by which model
         self.seconds: list[float] = []
         self._host, self._port, self._store, self._body = host, port, store, body
+        self._pause_s = pause_s
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._post_forever, daemon=True) for _ in range(count)
@@ -57,8 +59,7 @@ class Clients:
             began = time.monotonic()
             self.statuses.append(self._post())
             self.seconds.append(time.monotonic() - began)
-            if self.statuses[-1] in (CUT_OFF, REFUSED):
-                time.sleep(0.05)
+            time.sleep(0.05 if self.statuses[-1] in (CUT_OFF, REFUSED) else self._pause_s)
 
     def _post(self) -> int:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=10)

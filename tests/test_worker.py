@@ -13,9 +13,10 @@ from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
 from tests.conftest import LIMIT_S, Server, wait_until
 from tests.test_database import made
 from webapp.database import Database
-from webapp.worker import REQUEST_TIMEOUT_S
+from webapp.worker import LINGER_S, REQUEST_TIMEOUT_S, SEND_TIMEOUT_S
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+GET_DOCUMENT = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(SEVEN) + SEVEN
 LONG = HEAD + b"Content-Length: 1000000\r\n\r\n"
@@ -41,7 +42,7 @@ def received(connection: socket.socket) -> bytes:
 
 def test_slow_clients_are_cut_off_and_delay_nobody(shared_server: Server) -> None:
     silent = [connect(shared_server, data) for data in UNFINISHED for _ in range(20)]
-    with Clients(shared_server.port, 4, "no") as clients:
+    with Clients(shared_server.port, 4, "no", pause_s=0.2) as clients:
         with connect(shared_server, LONG) as trickling:
             wait_until(lambda: not sends(trickling, b"a"))
         answers = {received(connection)[:12] for connection in silent}
@@ -54,9 +55,10 @@ def test_client_that_reads_no_responses_is_disconnected(shared_server: Server) -
     with connect(shared_server) as connection:
         address = connection.getsockname()
         connection.settimeout(1)
-        while sends(connection, 1000 * GET):  # until all buffers are full
+        while sends(connection, 1000 * GET_DOCUMENT):  # until all buffers are full
             pass
         assert any(is_connected(worker, address) for worker in workers)
+        time.sleep(SEND_TIMEOUT_S)
         wait_until(lambda: not any(is_connected(worker, address) for worker in workers))
 
 
@@ -124,6 +126,7 @@ def test_connection_is_open_for_longer_than_one_request_may_take(shared_server: 
     end = time.monotonic() + REQUEST_TIMEOUT_S + 3  # deadlines are checked every second
     while time.monotonic() < end:
         assert is_kept_alive(connection)
+        time.sleep(LINGER_S / 10)
     connection.close()
 
 
