@@ -163,16 +163,15 @@ def page(tab: Page, server: Server, console: list[str]) -> Iterator[Page]:
     def record(entry: Any) -> None:
         console.append(entry.text if isinstance(entry, ConsoleMessage) else str(entry))
 
-    tab.context.clear_cookies()
     tab.on("console", record)
     tab.on("pageerror", record)
-    tab.goto(f"{server.url}/review")  # a page that stores nothing
-    tab.evaluate("sessionStorage.clear()")
     tab.goto(server.url)
     yield tab
     tab.unroute_all(behavior="ignoreErrors")
     tab.context.set_offline(False)
-    tab.goto("about:blank")
+    tab.goto(f"{server.url}/healthz")  # a document of the same origin that stores nothing
+    tab.evaluate("sessionStorage.clear()")
+    tab.context.clear_cookies()
     tab.remove_listener("console", record)
     tab.remove_listener("pageerror", record)
 
