@@ -73,10 +73,10 @@ pictures: $(DEV)/ready  ## read synthetic photographs, and draw them in artifact
 check-images: $(DEV)/ready  ## build the images and test the compose file (needs Docker)
 	$(DEV)/bin/python -m bench.containers $(ARGS)
 
-mutants: $(DEV)/ready  ## count the changes of the code that the tests notice (ARGS: see bench/mutants.py)
+mutants: $(DEV)/ready  ## count the changes to the code that the tests notice (ARGS: see bench/mutants.py)
 	$(DEV)/bin/python -m bench.mutants $(ARGS)
 
-page-mutants: $(DEV)/ready  ## count the changes of the page that the browser tests notice
+page-mutants: $(DEV)/ready  ## count the changes to the page that the browser tests notice
 	$(DEV)/bin/python -m bench.page_mutants
 
 screenshots: $(DEV)/ready  ## take the screenshots in docs/
@@ -88,7 +88,7 @@ model: train  ## train a model and export it to artifacts/ if it is better
 train: $(DEV)/ready  ## train a model into runs/ (ARGS="--epochs 1"; see python -m train --help)
 	$(DEV)/bin/python -m train $(ARGS)
 
-retrain: $(DEV)/ready  ## train the model further on reviewed labels, and export it if it is better
+retrain: $(DEV)/ready  ## fine-tune the model on reviewed labels, and export it if it is better
 	$(DEV)/bin/flask --app webapp.app predictions export --labelled labels.npz
 	$(DEV)/bin/python -m train --labelled labels.npz $(ARGS)
 	$(DEV)/bin/python -m export
