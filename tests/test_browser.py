@@ -1085,9 +1085,9 @@ def test_falsified_image_is_never_sent(visit: Callable[..., Page], level: str) -
     expect(page.locator("#answer")).to_have_text("7")
     page.click("#crop")
     page.click("#crop")  # crops to the rectangle in the middle
-    expect(page.locator("#message")).to_contain_text("This browser falsifies images")
+    expect(page.locator("#message")).to_contain_text("This browser alters images")
     page.click("#predict")
-    expect(page.locator("#message")).to_contain_text("This browser falsifies images")
+    expect(page.locator("#message")).to_contain_text("This browser alters images")
     expect(page.locator("#answer")).to_have_text("")
     expect(page.locator("#history")).to_be_hidden()
 

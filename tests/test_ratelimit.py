@@ -245,7 +245,7 @@ def test_memcached_is_used_again(
     assert memcached.stat(b"total_items") > items
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "the rate-limit store is unavailable, each worker counts by itself",
-        "the store of the rate limit is available again",
+        "the rate-limit store is available again",
     ]
 
 

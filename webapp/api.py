@@ -132,7 +132,7 @@ def _insert(prediction: Prediction) -> Prediction | None:
         with metrics.stage("store"):
             return services().store.insert(prediction)
     except (StorageUnavailable, QueryRejected) as error:
-        # The client still gets the answer, and is told.
+        # The client still gets the prediction, with `"stored": false`.
         current_app.logger.error("a prediction was not stored: %s", cause_of(error))
         return None
 
@@ -163,7 +163,7 @@ def export_predictions() -> Response:
     """Return all predictions that match the filters as CSV, newest first, for the operator."""
     _require_operator()
     chunks = csv_chunks(services().store.iterate(parse_filters()))
-    first = next(chunks)  # while the status can still be another one
+    first = next(chunks)  # while the status can still be changed
     return Response(chain([first], chunks), mimetype="text/csv")
 
 
@@ -183,7 +183,7 @@ def delete_predictions() -> Response:
             f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
         )
     if time > datetime.now(UTC):
-        raise BadRequest("`to` should not be later than now.")
+        raise BadRequest("`to` should not be in the future.")
     return jsonify(deleted=services().store.delete(Deletion(before=first_id(time))))
 
 
@@ -234,7 +234,7 @@ def label_prediction(id_: UUID) -> Response:
         raise Forbidden("The operator has set this label, and only the operator can change it.")
     old = prediction.true_digit, prediction.review
     digit = None if body.get("review") == REJECTED else body.get("true_digit", old[0])
-    # A review is of one label: it does not hold for another.
+    # A review applies to one label, not to the next.
     review = body.get("review", old[1] if digit == old[0] else None)
     if review == ACCEPTED and digit is None:
         raise InvalidLabel("There is no label to accept: send true_digit as well.")
@@ -248,7 +248,7 @@ def label_prediction(id_: UUID) -> Response:
 
 def _posted_label() -> dict[str, Any]:
     """Return `true_digit`, `review` or both. Raises BadRequest, InvalidLabel."""
-    # Large ones are not parsed: objects take many times the bytes of JSON.
+    # Large ones are not parsed: Python objects take many times the memory of JSON.
     body = {} if request.is_json and has_large_body() else json_object()
     if not body or not body.keys() <= {"true_digit", "review"}:
         raise BadRequest(
@@ -337,13 +337,13 @@ def _require_operator() -> None:
 
 @api.get("/stats")
 def get_stats() -> Response:
-    """Return counts, accuracy and confusion of the labelled, overall and by model version."""
+    """Return counts, and the accuracy of labelled predictions, overall and by model version."""
     return jsonify(summarize(services().store.counts()))
 
 
 @api.get("/model")
 def get_model() -> Response:
-    """Return the card of the model that serves."""
+    """Return the card of the model in use."""
     return jsonify(services().model.current.card)
 
 

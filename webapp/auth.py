@@ -1,4 +1,4 @@
-"""Who sends a request: a visitor, by a signed cookie, or the operator, by a token."""
+"""The sender of a request: a visitor with a signed cookie, or the operator with a token."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ COOKIE_LIFETIME_S = 365 * 24 * 3600
 
 
 class Visitors:
-    """The random ids of browsers. A signature keeps anybody from choosing an id."""
+    """The random ids of browsers. They are signed, so that nobody can choose an id."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,7 +30,7 @@ class Visitors:
 
     @cached_property
     def _cookie(self) -> str:
-        # Services on one host share cookies, whatever their ports, but not names.
+        # Browsers send a cookie to all ports of a host, so each service has its own cookie name.
         key = read_secret_key(self._settings).encode()
         return f"{COOKIE}-{hmac.new(key, b'cookie name', hashlib.sha256).hexdigest()[:8]}"
 
@@ -57,7 +57,7 @@ class Visitors:
 
 
 def pseudonym(settings: Settings, visitor: str) -> int:
-    """Return a number for a visitor, from which nobody without SECRET_KEY can tell the id."""
+    """Return a number for a visitor, which cannot be traced to the id without SECRET_KEY."""
     key = read_secret_key(settings).encode()
     digest = hmac.new(key, f"writer {visitor}".encode(), hashlib.sha256).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # to fit an int64
@@ -93,7 +93,7 @@ def is_operator(token: str) -> bool:
 
 
 def init_app(app: Flask) -> None:
-    """Refuse what other sites send through a visitor's browser."""
+    """Reject requests that other sites send through a visitor's browser."""
     app.before_request(_check_site)
 
 

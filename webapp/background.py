@@ -1,7 +1,7 @@
 """The background threads of a worker: model reload, outbox flush, gauges and retention.
 
-The server's hooks start and stop them. An application without them serves too; it does not notice
-a new model or the return of the database.
+The server's hooks start and stop them. An application without them also serves requests, but does
+not notice a new model or the return of the database.
 """
 
 import fcntl
@@ -60,7 +60,7 @@ class Background:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads and flush the outbox a last time, for STOP_TIMEOUT_S at most each."""
+        """Stop the threads, then flush the outbox; each takes STOP_TIMEOUT_S at most."""
         self._stopping.set()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in self._threads:
@@ -130,7 +130,7 @@ class Background:
 
     @contextmanager
     def _try_flush_lock(self) -> Iterator[bool]:
-        """Hold the file lock that one process in DATA_DIR has at a time; yield whether it does."""
+        """Take the lock of the one process in DATA_DIR that flushes; yield whether that worked."""
         with open(self._services.settings.data_dir / OUTBOX_LOCK, "a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,7 +141,7 @@ class Background:
 
 
 def _inode_of(path: Path) -> int:
-    """Return the number by which the file system knows a file, 0 if there is none."""
+    """Return the inode number of a file, or 0 if there is none."""
     with suppress(OSError):
         return path.stat().st_ino
     return 0

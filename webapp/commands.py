@@ -62,7 +62,7 @@ def _store() -> PredictionStore:
 @predictions.command()
 @FILE
 @click.option("--labelled", is_flag=True, help="Only labelled predictions.")
-@click.option("--unreviewed", is_flag=True, help="FILE.npz: also labels without a review.")
+@click.option("--unreviewed", is_flag=True, help="FILE.npz: also labels that were not reviewed.")
 def export(file: Path, labelled: bool, unreviewed: bool) -> None:
     """Write a table (FILE.csv), or a data set for training (--labelled FILE.npz).
 
@@ -82,7 +82,7 @@ def export(file: Path, labelled: bool, unreviewed: bool) -> None:
 
 
 @predictions.command()
-@click.option("--accept-agreeing", is_flag=True, help="Accept labels that equal the prediction.")
+@click.option("--accept-agreeing", is_flag=True, help="Accept labels that match the prediction.")
 def review(accept_agreeing: bool) -> None:
     """Review many labels at once."""
     if not accept_agreeing:
@@ -105,7 +105,7 @@ def delete(id_: UUID | None, before: datetime | None) -> None:
     else:
         time = before.replace(tzinfo=UTC)
         if time > datetime.now(UTC):
-            raise click.UsageError("--before should not be later than now.")
+            raise click.UsageError("--before should not be in the future.")
         deletion = Deletion(before=first_id(time))
     click.echo(f"{_store().delete(deletion)} deleted")
 
@@ -129,7 +129,7 @@ def backup(file: Path) -> None:
 @predictions.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def restore(file: Path) -> None:
-    """Replace the content of the SQLite database by that of a backup."""
+    """Replace the content of the SQLite database with that of a backup."""
     target = _sqlite_file()
     with closing(_open(file)) as source:
         count = source.execute("SELECT count(*) FROM predictions").fetchone()[0]
@@ -195,4 +195,4 @@ def _write_data_set(file: Path, unreviewed: bool) -> None:
     digits = sum(row.true_digit is not None for row in rows)
     click.echo(f"{digits} digits and {len(rows) - digits} outliers in {file}")
     if unreviewed:
-        click.echo(f"{left_out} labels left out, because the model was sure of another digit")
+        click.echo(f"{left_out} labels left out, because the model was confident in another digit")

@@ -1,4 +1,4 @@
-"""Connections to Postgres and SQLite: their time limits, and the driver's errors in our terms."""
+"""Connections to Postgres and SQLite: time limits, and translation of the drivers' errors."""
 
 import re
 import select
@@ -20,11 +20,11 @@ from webapp.errors import QueryRejected, StorageUnavailable
 STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
 AGGREGATE_TIMEOUT_S = 60  # counts over all rows
 MIGRATION_TIMEOUT_S = 86_400
-ANSWER_GRACE_S = 1  # the server's own limit comes first, because its error says more
+ANSWER_GRACE_S = 1  # the server's own limit is to apply first, because its error says more
 CORRUPT = re.compile("malformed|not a database|no such table")
 # After these errors a SQLite file is opened anew: it may have been replaced or become writable.
 REOPEN = re.compile(f"readonly|I/O error|{CORRUPT.pattern}")
-SQLITE_STEPS = 100_000  # virtual machine instructions between two looks at the clock
+SQLITE_STEPS = 100_000  # virtual machine instructions between two checks of the clock
 
 Target = str | Path  # a libpq URL, or the path of a SQLite file
 
@@ -122,7 +122,7 @@ def _discard_if_dead(
 ) -> None:
     """Replace an idle connection that can be read from: the server has closed it.
 
-    To find that out before the next statement leaves no doubt whether that was executed.
+    Finding this out before a statement is sent leaves no doubt whether it was executed.
     """
     if record.info.setdefault("was_used", False):
         poller = select.poll()
@@ -133,7 +133,7 @@ def _discard_if_dead(
 
 
 def _wait(connection: extensions.connection) -> None:
-    """Wait for the server, but not for ever: one that hangs does not even close its connections."""
+    """Wait for the server, but not forever: one that hangs does not even close its connections."""
     timeout_s = getattr(connection, "timeout_s", MIGRATION_TIMEOUT_S)
     if connection.status == extensions.STATUS_SETUP:  # it is not connected yet
         timeout_s = STATEMENT_TIMEOUT_S
@@ -141,7 +141,7 @@ def _wait(connection: extensions.connection) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
         poller = select.poll()
-        poller.register(connection.fileno(), wanted)  # another one for each host that is tried
+        poller.register(connection.fileno(), wanted)  # it differs for each host that is tried
         if not poller.poll(max(0, 1000 * (deadline - time.monotonic()))):
             raise NoAnswer(f"no answer within {timeout_s} s")
 
@@ -163,8 +163,8 @@ def _sqlite_engine(
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # transactions begin below, not in the driver
-        # A commit survives the process. A power cut may take the last seconds: to prevent that,
-        # each commit would have to wait for the disk.
+        # A commit survives the process. A power failure may lose those of the last seconds: to
+        # prevent that, each commit would have to wait for the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
         if max_pages is not None:
             connection.execute(f"PRAGMA max_page_count = {max_pages}")
@@ -190,9 +190,9 @@ def _sqlite_engine(
 
 
 def enable_wal(engine: sa.Engine) -> None:
-    """Let readers and the writer of a SQLite file work at the same time, from now on.
+    """Let a SQLite file be read while it is written (write-ahead log), from now on.
 
-    SQLite does not wait for other processes here, as it does everywhere else.
+    Unlike everywhere else, SQLite does not wait for other processes here.
     """
     deadline = time.monotonic() + AGGREGATE_TIMEOUT_S
     while True:
@@ -216,7 +216,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def is_misconfigured(error: BaseException) -> bool:
-    """Return whether a database refuses what DATABASE_URL says, now and later."""
+    """Return whether the cause is a mistake in DATABASE_URL, so that waiting does not help."""
     cause = error.__cause__ or error
     return bool(MISCONFIGURED.search(str(getattr(cause, "orig", cause))))
 
@@ -228,7 +228,7 @@ def is_corrupt(error: BaseException) -> bool:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise the driver's errors as StorageUnavailable or QueryRejected, or as a kind of these."""
+    """Raise the driver's errors as StorageUnavailable, QueryRejected or QueryTimeout."""
     try:
         yield
     except (exc.IntegrityError, exc.DataError) as error:

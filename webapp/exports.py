@@ -1,4 +1,4 @@
-"""Predictions as files: a CSV table for people, a data set for training."""
+"""Predictions as files: a CSV table for people, or a data set for training."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ def csv_chunks(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def is_contradicted(prediction: Prediction) -> bool:
-    """Return whether a visitor's label is probably wrong: the model was sure of another digit."""
+    """Return whether a visitor's label is probably wrong: the model was confident in another."""
     return (
         prediction.labelled_by != OPERATOR
         and prediction.true_digit != prediction.predicted_digit

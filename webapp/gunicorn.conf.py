@@ -45,8 +45,8 @@ keepalive = 5
 graceful_timeout = 8
 logconfig_dict = logs.config(settings.log_level)
 forwarded_allow_ips = ""  # webapp/app.py knows which proxies to trust
-control_socket_disable = True  # it would need a home to write to
-# A heartbeat on a disk can stall behind the disk.
+control_socket_disable = True  # it would need a writable home directory
+# Writing the heartbeat to a disk can block.
 worker_tmp_dir = "/dev/shm" if _has_room("/dev/shm") else None
 
 
@@ -61,11 +61,11 @@ def when_ready(arbiter: Arbiter) -> None:
     """Prepare what the workers share, once the port is bound and before they are forked."""
     folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-", dir=worker_tmp_dir)
     atexit.register(_remove_folder, folder, os.getpid())
-    # The workers' metrics meet here. prometheus_client reads this when it is imported.
+    # The workers' metrics are collected here. prometheus_client reads this when it is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     import webapp.app  # noqa: F401  imported once, shared by all workers
 
-    gc.freeze()  # else each worker's garbage collector writes to, and so copies, shared memory
+    gc.freeze()  # otherwise each worker's garbage collector would copy shared memory
 
     # In a child process, because neither sessions nor connection pools survive a fork. gunicorn
     # would handle a signal only after a long migration; exiting stops the child at once.
@@ -95,12 +95,12 @@ def _prepare() -> None:
 
 
 def _remove_folder(folder: str, owner_pid: int) -> None:
-    if os.getpid() == owner_pid:  # not in a worker, which inherits what runs at exit
+    if os.getpid() == owner_pid:  # not in a worker, which inherits the exit handler
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def post_fork(arbiter: Arbiter, worker: Worker) -> None:
-    """Keep the metrics of a worker apart if there is no room where the others have theirs."""
+    """Give a worker a metrics folder of its own if there is no room in the shared one."""
     if not _has_room(os.environ["PROMETHEUS_MULTIPROC_DIR"]):
         folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-")
         atexit.register(_remove_folder, folder, os.getpid())

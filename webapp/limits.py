@@ -26,7 +26,7 @@ semaphore = threading.BoundedSemaphore(MAX_CONCURRENT)
 
 
 class ByteBudget:
-    """A number of bytes that the requests of a process may hold at once."""
+    """The number of bytes that the requests of a process may hold at once."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -41,7 +41,7 @@ class ByteBudget:
             self._used += size
 
     def release(self, size: int) -> None:
-        """Give bytes back."""
+        """Return bytes to the budget."""
         with self._lock:
             self._used -= size
 
@@ -85,7 +85,7 @@ def init_app(app: Flask) -> None:
 
 
 def _acquire() -> None:
-    _receive_body()  # before the semaphore, so that a slow upload occupies no place
+    _receive_body()  # before the semaphore, so that a slow upload holds no slot
     if request.path in HEALTH_PATHS:
         return
     if not semaphore.acquire(blocking=False):
@@ -111,7 +111,7 @@ def _receive_body() -> None:
         if length is None and body.tell() >= MAX_BODY_BYTES:
             raise RequestEntityTooLarge
     except Exception:
-        body.close()  # the rest of it is read, and dropped, before the answer
+        body.close()  # the rest of it is read and discarded before the response
         _release_body()
         raise
     body.seek(0)

@@ -73,7 +73,7 @@ def config(level: str) -> dict[str, Any]:
 
 def init_app(app: Flask) -> None:
     """Give each request an id, and log its outcome."""
-    # Do not collect what no line contains (Python's logging HOWTO, Optimization).
+    # Do not collect details that no line contains (Python's logging HOWTO, Optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     app.before_request(_begin)

@@ -40,7 +40,7 @@ class Model:
         except OSError as error:
             raise StartupError(
                 f"There is no model at {path} ({error.strerror}). Create one with `make model`, "
-                f"or set MODEL_DIR to the directory that has {GRAPH}."
+                f"or set MODEL_DIR to the directory that contains {GRAPH}."
             ) from error
         self._session = _open_session(path, self.graph)
         self._check_contract(path)
@@ -92,10 +92,10 @@ class Model:
 
 
 class HotReloadingModel:
-    """The model that serves, until another graph replaces its file.
+    """The model in use, which is replaced when another graph replaces its file.
 
-    An invalid graph is rejected, and the present model goes on serving. A copy of that model is
-    kept for workers that start in the meantime.
+    An invalid graph is rejected, and the current model stays in use. A copy of that model is kept
+    for workers that start in the meantime.
     """
 
     def __init__(self, model_dir: Path, fallback: Path) -> None:
@@ -108,7 +108,7 @@ class HotReloadingModel:
 
     @property
     def current(self) -> Model:
-        """The model that serves. Raises StartupError if no valid graph is found."""
+        """The model in use. Raises StartupError if no valid graph is found."""
         return self._model or self.load()
 
     def load(self) -> Model:
@@ -126,7 +126,7 @@ class HotReloadingModel:
         return self._model
 
     def reload_if_changed(self) -> None:
-        """Serve the graph that has replaced the file, if it is valid."""
+        """Load the graph that has replaced the file, if it is valid."""
         fingerprint = self._read_fingerprint()
         if fingerprint == self._fingerprint:
             return
@@ -149,11 +149,11 @@ class HotReloadingModel:
         return self._rejection or "answers"
 
     def _reject(self, error: StartupError) -> None:
-        self._rejection = f"another was refused: {error}"
-        log.error("The model is not replaced; %s", self._rejection)
+        self._rejection = f"a new model was not loaded: {error}"
+        log.error("%s", self._rejection)
 
     def _save_fallback(self, model: Model) -> None:
-        # A full disk is no reason not to serve.
+        # A full disk must not stop the service.
         with suppress(OSError), replacing(self._fallback) as draft:
             draft.write_bytes(model.graph)
 

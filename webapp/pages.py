@@ -1,4 +1,4 @@
-"""The page, and the security headers of every answer."""
+"""The page, and the security headers of every response."""
 
 from flask import Blueprint, Flask, Response, render_template, request
 
@@ -18,7 +18,7 @@ HSTS = "max-age=31536000"  # seconds: a year
 
 
 def init_app(app: Flask) -> None:
-    """Serve the page, and add the headers to every answer."""
+    """Serve the page, and add the headers to every response."""
     app.register_blueprint(pages)
     app.after_request(_add_headers)
 

@@ -1,4 +1,4 @@
-"""Parsers of text that settings and query parameters share. They raise ValueError."""
+"""Text parsers that settings and query parameters share. They raise ValueError."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -46,7 +46,7 @@ class Prediction:
     true_digit: int | None = None
     labelled_by: str | None = None  # OPERATOR or VISITOR, also of a label that was removed
     labelled_at: datetime | None = None
-    label_revision: int = 0  # how often the label was set: a clock may be set back, this is not
+    label_revision: int = 0  # how often the label was set; unlike a clock, it never goes back
     review: str | None = None  # by the operator: ACCEPTED, or REJECTED if it is not a digit
 
     @property
@@ -57,7 +57,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which predictions to list. None means any; `since` is included, `until` is not."""
+    """Which predictions to list. None means any; `since` is inclusive, `until` exclusive."""
 
     digit: int | None = None
     labelled: bool | None = None
@@ -146,7 +146,7 @@ _last_ns_lock = threading.Lock()
 
 
 def _now_ns() -> int:
-    """Return the time since 1970, in a process never less than before: it orders the ids."""
+    """Return the time since 1970. It never decreases in a process, because it orders the ids."""
     global _last_ns
     with _last_ns_lock:
         _last_ns = max(time.time_ns(), _last_ns)

@@ -52,7 +52,7 @@ def _fill(response: Response, title: str, detail: str) -> Response:
 
 
 def _drain() -> None:
-    """Read the rest of the body: a client that is still sending would not see the answer."""
+    """Read the rest of the body: a client that is still sending would not see the response."""
     with suppress(*MALFORMED):
         for _ in range(0, MAX_DRAINED, CHUNK_SIZE):
             if not request.environ["wsgi.input"].read(CHUNK_SIZE):

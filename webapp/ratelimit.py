@@ -122,7 +122,7 @@ class RateLimiter:
         now = time.monotonic()
         if not self._shared or now < self._retry_at:
             return self._memory.add(client, cost)
-        if self._failed:  # the others do not wait for this attempt
+        if self._failed:  # other requests do not wait for this attempt
             self._retry_at = now + STORE_RETRY_S
         try:
             usage = self._shared.add(client, cost)
@@ -142,7 +142,7 @@ class RateLimiter:
                     "the rate-limit store is unavailable, each worker counts by itself: %s", cause
                 )
             else:
-                log.warning("the store of the rate limit is available again")
+                log.warning("the rate-limit store is available again")
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def posted_picture() -> bytes | list[Stroke]:
-    """Return the encoded image, as a raw body, a form or a data URL, or the strokes of a drawing.
+    """Return the encoded image, from a raw body, a form or a data URL, or a drawing's strokes.
 
     Raises BadRequest, BlankImage, NotAnImage, UnsupportedMedia.
     """
@@ -53,8 +53,8 @@ def posted_picture() -> bytes | list[Stroke]:
 
 
 def is_small_picture(body: bytes) -> bool:
-    """Return whether an encoded image takes little time and memory, like those of the page."""
-    is_animation = b"acTL" in body  # of which many frames may be decoded
+    """Return whether an image is decoded as quickly as those that the page sends."""
+    is_animation = b"acTL" in body  # many of its frames may be decoded
     if len(body) > FREE_BODY_BYTES or not body.startswith(PNG_START) or is_animation:
         return False
     width, height = struct.unpack_from(">II", body.ljust(24), 16)

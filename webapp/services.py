@@ -20,7 +20,7 @@ OUTBOX_PAGES = 65_536  # of 4 KiB: more than 100,000 predictions
 
 @dataclass(frozen=True)
 class Services:
-    """What requests are answered with. Creating it starts no thread and writes no file."""
+    """What request handlers use. Creating it starts no thread and writes no file."""
 
     settings: Settings
     model: HotReloadingModel

@@ -1,4 +1,4 @@
-"""The operator's settings, read once from the environment or `.env` and passed to the parts."""
+"""The operator's settings, read once from the environment or `.env` and passed to components."""
 
 import os
 import socket
@@ -44,7 +44,7 @@ def parse_database_url(text: str) -> str | Path:
         return _sqlite_path(text)
     if scheme not in ("postgres", "postgresql", "postgresql+psycopg2") or not separator:
         raise ValueError
-    # libpq takes a part of a password with an unescaped / or @ for a host or a name, and prints it.
+    # libpq mistakes part of a password with an unescaped / or @ for a host or name, and prints it.
     credentials, at, _ = rest.partition("?")[0].rpartition("@")
     if "/" in credentials or rest.count("@") > at.count("@"):
         raise ValueError

@@ -67,7 +67,7 @@ def create_secret_key(settings: Settings) -> None:
 def migrate_database(settings: Settings) -> bool:
     """Create or upgrade the schema; return whether the database is available.
 
-    It may be unavailable once it has been seen: then the workers migrate it when it is back.
+    It may be unavailable if it has been used before; the workers then migrate it when it is back.
     Raises StartupError.
     """
     seen = settings.data_dir / DATABASE_SEEN
@@ -80,7 +80,7 @@ def migrate_database(settings: Settings) -> bool:
             raise unusable(settings.database, error) from error
         log.error("the database is unavailable, predictions go to the outbox: %s", cause_of(error))
         return False
-    with suppress(OSError):  # a full disk is no reason not to serve
+    with suppress(OSError):  # a full disk must not stop the service
         if not seen.is_file() or fingerprint not in seen.read_text():
             seen.write_text(fingerprint + "\n")
     return True
@@ -98,7 +98,7 @@ def unusable(database: Target, error: Exception) -> StartupError:
 def prepare_outbox(data_dir: Path) -> None:
     """Create or upgrade the outbox; import the one of an earlier release; set aside a corrupt one.
 
-    For one process at a time. Raises StorageUnavailable, QueryRejected or OSError.
+    Only one process at a time may call it. Raises StorageUnavailable, QueryRejected or OSError.
     """
     old_path = data_dir / OLD_OUTBOX
     for path in (data_dir / OUTBOX, old_path):
@@ -122,7 +122,7 @@ def _corruption(path: Path) -> str:
     try:
         with closing(sqlite3.connect(path)) as file:
             (fault,) = file.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:  # it cannot be read now, which says nothing of its content
+    except sqlite3.OperationalError:  # it cannot be read now, which says nothing about its content
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
@@ -130,7 +130,7 @@ def _corruption(path: Path) -> str:
 
 
 def _rename(path: Path, state: str) -> str:
-    """Rename a SQLite file with what belongs to it; return the new name."""
+    """Rename a SQLite file and its companion files; return the new name."""
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     name = f"{path.stem}.{state}-{time}"
     for suffix in ("", "-wal", "-shm"):

@@ -1,11 +1,11 @@
-"""The prediction store: a database, and an outbox for the time in which that is unavailable.
+"""The prediction store: a database, and an outbox for when the database is unavailable.
 
 Predictions go to the database. If it is unavailable, they go to the outbox, a SQLite file in
 DATA_DIR that all processes there share, and one process at a time flushes it in the background.
 A row can be in both for a moment, because two databases do not commit together. Then the label
 that was set more often is the newer one.
 
-Each process keeps only whether the database is available, the ids of rows that the database
+In memory, each process keeps only whether the database is available, the ids of rows that it
 rejected, and cached counts.
 """
 
@@ -40,11 +40,11 @@ class Page(NamedTuple):
 
     predictions: list[Prediction]
     next: str | None  # `before` for the next page
-    partial: bool  # the database is unavailable: these are only those that wait
+    partial: bool  # the database is unavailable: only those in the outbox are listed
 
 
 class Counts(NamedTuple):
-    """Counts of all predictions; those of labelled ones are never cached."""
+    """Counts of labelled predictions, which are never cached, and of all predictions."""
 
     labels: list[LabelCount]
     daily: list[DailyCount]
@@ -150,7 +150,7 @@ class PredictionStore:
         return Page(rows, start, partial)
 
     def review_queue(self, limit: int, filters: Filters) -> list[Prediction]:
-        """Return labels that were not reviewed, without those that wait: see Database."""
+        """Return labels that were not reviewed, without those in the outbox: see Database."""
         with self._database() as database:
             return database.review_queue(limit, filters)
 
@@ -176,18 +176,18 @@ class PredictionStore:
         """Delete predictions for good; return how many there were."""
         with self._database() as database:
             deleted = database.delete(deletion)
-        # If an outbox keeps its copy, the tombstone prevents that it is flushed.
+        # If an outbox keeps its copy, the tombstone prevents it from being flushed.
         return deleted + (self._ask_outbox(self.outbox.delete, deletion, tombstone=False) or 0)
 
     def counts(self) -> Counts:
-        """Count the labelled predictions, now, and all of them, at most CACHE_TTL_S ago."""
+        """Return current counts of labelled predictions; those of all may be CACHE_TTL_S old."""
         waiting = self._ask_outbox(self.outbox.summaries) or []
         with self._database() as database:
             daily = self._daily_counts(database, waiting)
             return Counts(database.label_counts(waiting), daily, self._counted_at)
 
     def _daily_counts(self, database: Database, waiting: list[Summary]) -> list[DailyCount]:
-        """Return the cached counts unless they are old; one thread counts anew."""
+        """Return the cached counts unless they are old; one thread at a time recounts."""
         if not self._counting.acquire(timeout=0 if self._counted_at else STATEMENT_TIMEOUT_S):
             if not self._counted_at:
                 raise QueryTimeout("The predictions are being counted. Try again in a few seconds.")
@@ -205,7 +205,7 @@ class PredictionStore:
     # ---- availability and the outbox ---------------------------------------------------------
 
     def probe(self) -> None:
-        """Find out by a real write whether the database is available; migrate it if necessary."""
+        """Check with a real write whether the database is available; migrate it if necessary."""
         try:
             if not self.database.is_migrated():
                 self.database.migrate()
@@ -216,7 +216,7 @@ class PredictionStore:
             self._set_available(True)
 
     def status(self) -> Status:
-        """Find out by real writes what can be stored right now."""
+        """Check with real writes what can be stored right now."""
         database = outbox = "answers"
         waiting, since = None, None
         try:
@@ -281,14 +281,14 @@ class PredictionStore:
 
     @staticmethod
     def _ask_outbox(method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """Call a method of the outbox; None if that is broken: the database may do without it."""
+        """Call a method of the outbox; None if that is broken: the database may suffice."""
         with suppress(StorageUnavailable):
             return method(*args, **kwargs)
         return None
 
 
 def _insert(database: Database, prediction: Prediction) -> Prediction:
-    """Insert a prediction; return it, or what an earlier attempt stored, whose answer was lost."""
+    """Insert a prediction; return it, or the one that an earlier attempt of the client stored."""
     if database.insert(prediction):
         return prediction
     key = prediction.idempotency_key

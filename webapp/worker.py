@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, with timeouts for slow clients and no request lost at a stop."""
+"""gunicorn's threaded worker, with timeouts for slow clients; a stop loses no request."""
 
 import select
 import socket
@@ -9,11 +9,11 @@ from gunicorn.sock import BaseSocket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 REQUEST_TIMEOUT_S = 7  # maximum time to receive a request, including the wait for its first byte
-BUSY_THREADS = 100  # from here on, a worker lets the others accept connections first
+BUSY_THREADS = 100  # with more busy threads, a worker lets the others accept first
 ACCEPT_DELAY_S = 0.005
 LINGER_S = 0.1  # maximum time a thread waits for the next request before it is free again
 LINGER_THREADS = 50  # with more busy threads, none waits
-SEND_TIMEOUT_S = 20  # maximum time that a client may accept nothing of its response
+SEND_TIMEOUT_S = 20  # maximum time that a client may read nothing of its response
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -48,7 +48,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             del self._deadlines[conn]
 
     def _has_next(self, conn: TConn) -> bool:
-        """Return whether there is a next request, or the end of the connection."""
+        """Return whether the next request, or the end of the connection, has arrived."""
         if conn.parser.unreader.buf.getvalue():  # received together with the last request
             return True
         poller = select.poll()
@@ -62,7 +62,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for conn, deadline in list(self._deadlines.items()):
             if now > deadline:
                 with suppress(OSError):  # the client has disconnected
-                    conn.sock.shutdown(socket.SHUT_RD)  # a response is still sent to its end
+                    conn.sock.shutdown(socket.SHUT_RD)  # a response is still sent completely
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Start or stop accepting connections."""
@@ -72,7 +72,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._close_listener(self.sockets.pop())
 
     def _close_listener(self, listener: BaseSocket) -> None:
-        # Connections that the kernel has accepted would be reset, so they are taken over first.
+        # Closing resets the connections that the kernel has accepted, so take them over first.
         before = -1
         while before != self.nr_conns:
             before = self.nr_conns

@@ -16,7 +16,7 @@ export class History {
   #empty;
   #more;
   #filters;
-  #fetchPage; // Takes query parameters, and a function that tells whether the page is still wanted.
+  #fetchPage; // Takes query parameters, and a function that returns whether the page is still wanted.
   #onSelect;
   #onError;
   #predictions = [];

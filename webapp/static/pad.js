@@ -1,8 +1,8 @@
 // A square drawing area, which can also show an image. The strokes are the state, in units of the
-// pad's edge. They are rendered on the screen, and sent to the server, which renders them alike.
+// pad's edge. They are rendered on the screen and sent to the server, which renders them the same way.
 
 const PEN_WIDTH = 0.07; // In units of the pad's edge.
-const ZOOM_MS = 200; // Fingers that touch the pad within this time zoom the page.
+const ZOOM_MS = 200; // Two fingers that touch the pad within this time of each other zoom the page.
 const REST = 0.03; // A finger that moves less than this share of the pad's edge is resting.
 const SENT_TYPES = ["image/png", "image/jpeg", "image/webp"];
 // Larger images are scaled down, so that a slow connection can send them before the time-out.
@@ -68,7 +68,7 @@ export class Pad {
     if (!this.isEmpty) this.#replace(this.#strokes.slice(0, -1));
   }
 
-  // Replaces the drawing with an image. Its file is what will be sent if the server reads its type.
+  // Replaces the drawing with an image. The original file is sent if the server accepts its type.
   showImage(image, file) {
     this.#replace([], image, SENT_TYPES.includes(file.type) ? file : null);
   }
@@ -142,7 +142,7 @@ export class Pad {
     const image = canvas.toDataURL(); // toBlob runs when the browser is idle, which can take seconds.
     if (!isFalsified(canvas)) return { image };
     if (this.#file) return this.#file;
-    throw new Error("This browser falsifies images that a page crops or converts. Choose a PNG, JPEG or WebP file.");
+    throw new Error("This browser alters images that a page crops or converts. Choose a PNG, JPEG or WebP file.");
   }
 
   #replace(strokes, image = null, file = null) {
@@ -172,9 +172,9 @@ export class Pad {
     this.#stroke = stroke;
   }
 
-  // Returns whether another pointer draws from now on. The stroke of a palm that touched the pad
-  // before the pen is removed, and so are those of a finger that only rests on it, and of the first
-  // finger of two that zoom the page. Touches while a stroke is drawn are ignored.
+  // Returns whether a new pointer takes over from the one that is drawing. The current stroke is
+  // removed if it comes from a palm that touched the pad before the pen, from a finger that only
+  // rests on the pad, or from the first of two fingers that zoom the page. Other touches are ignored.
   #givesWayTo(event) {
     if (this.#pointer.type !== "touch") return false;
     const isPen = event.pointerType === "pen";
@@ -242,7 +242,7 @@ function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }
 
-// Returns the second point, or the point of the line between them that is on the pad's edge.
+// Returns the second point or, if it is outside, the point where the line to it leaves the pad.
 function clip([fromX, fromY], point) {
   const [x, y, width] = point;
   const share = Math.min(shareInside(fromX, x), shareInside(fromY, y));
@@ -250,7 +250,7 @@ function clip([fromX, fromY], point) {
   return [fromX + share * (x - fromX), fromY + share * (y - fromY), width];
 }
 
-// Returns the share of the way between two coordinates that is between 0 and 1.
+// Returns the share of the way from one coordinate to another on which it stays between 0 and 1.
 function shareInside(from, to) {
   if (to > 1) return (1 - from) / (to - from);
   return to < 0 ? from / (from - to) : 1;
@@ -262,7 +262,8 @@ function toSentPoint([x, y, width]) {
   return [round(x), round(y), round(width * PEN_WIDTH)];
 }
 
-// Returns whether the browser replaces what is read back from a canvas by noise or by one color.
+// Returns whether the browser replaces the pixels that a page reads from a canvas by noise or by one
+// color, to prevent fingerprinting.
 function isFalsified(canvas) {
   const ctx = canvas.getContext("2d");
   const [black, again, white] = ["black", "black", "white"].map((color) => {
@@ -273,14 +274,14 @@ function isFalsified(canvas) {
   return black !== again || black === white;
 }
 
-// Draws an image in the middle of a square, as large as it fits.
+// Draws an image in the middle of a square, as large as possible.
 function drawCentered(ctx, image, edge) {
   const scale = edge / Math.max(image.width, image.height);
   const [width, height] = [image.width * scale, image.height * scale];
   ctx.drawImage(image, (edge - width) / 2, (edge - height) / 2, width, height);
 }
 
-// Darkens what is cut away when the image is cropped to a rectangle.
+// Darkens the part of the image that cropping to a rectangle removes.
 function drawCrop(ctx, [x, y, width, height], edge) {
   ctx.fillStyle = "rgb(0 0 0 / 50%)";
   ctx.beginPath();
@@ -300,7 +301,7 @@ function drawStrokes(ctx, strokes, edge, color) {
     const points = stroke.map(([x, y, width]) => [x * edge, y * edge, width * PEN_WIDTH * edge]);
     let [fromX, fromY, lineWidth] = points[0];
     ctx.beginPath();
-    ctx.arc(fromX, fromY, lineWidth / 2, 0, 2 * Math.PI); // A line without length would be invisible.
+    ctx.arc(fromX, fromY, lineWidth / 2, 0, 2 * Math.PI); // A line of zero length would be invisible.
     ctx.fill();
     ctx.beginPath();
     ctx.moveTo(fromX, fromY);

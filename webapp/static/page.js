@@ -12,7 +12,7 @@ const PREVIEW_INTERVAL_MS = 60;
 const STROKES_KEY = "strokes"; // In sessionStorage, which the browser deletes with the tab.
 const DOUBTS = {
   several_digits: "There seems to be more than one digit. Draw or crop one at a time.",
-  unclear_picture: "The digit does not stand out. Crop the picture, or take it from closer and in even light.",
+  unclear_picture: "The digit does not stand out. Crop the image, or take a photo from closer up in even light.",
 };
 
 const element = (id) => document.getElementById(id);
@@ -90,10 +90,10 @@ async function previewLoop() {
 
 async function predict() {
   if (pad.isEmpty) return showMessage("Draw a digit first.");
-  if (submittedRevision === revision) return sender.retry(); // Or a double click, or a key that is held down.
+  if (submittedRevision === revision) return sender.retry(); // Does nothing after a double click or for a held key.
   showMessage("");
   const submitted = (submittedRevision = revision);
-  const key = randomKey(); // The same for all repetitions, so that the prediction is stored once.
+  const key = randomKey(); // The same for all retries, so that the prediction is stored once.
   try {
     const submittedDrawing = pad.drawing;
     // One after another: the first response sets the visitor cookie for the later requests.
@@ -195,7 +195,7 @@ async function loadModel() {
   stats.showModel(await server.getModel());
 }
 
-// Keeps a drawing that is not stored while the tab shows another page or is discarded.
+// Keeps an unsaved drawing while the tab shows another page or is discarded.
 function keepDrawing() {
   const isStored = submittedRevision === revision && result.isStored;
   try {

@@ -6,15 +6,15 @@ import * as server from "./server.js";
 
 const TOKEN_KEY = "operator-token"; // In sessionStorage, which the browser deletes with the tab.
 const FETCH_SIZE = 100;
-const FETCH_BELOW = 40; // Predictions that are left to review.
+const FETCH_BELOW = 40; // Fetch more when fewer predictions are left to review.
 
 const element = (id) => document.getElementById(id);
 const sender = new Sender(element("message"), element("retry"));
 
 let token = sessionStorage.getItem(TOKEN_KEY);
 let queue = []; // The predictions to review. The first one is shown.
-let isComplete = false; // There are no further predictions on the server.
-const knownIds = new Set(); // Of all predictions that were ever in the queue.
+let isComplete = false; // There are no more predictions on the server.
+const knownIds = new Set(); // Of all predictions that have been in the queue.
 const decisions = []; // What was decided in this tab, for undo: { prediction, label }.
 let isFetching = false;
 
@@ -77,7 +77,7 @@ async function send(id, label) {
   } catch (error) {
     sender.showMessage(`Not saved: ${error.message}`); // For example because the prediction was deleted.
   }
-  fetchQueue(); // Its answer no longer contains what is saved now.
+  fetchQueue(); // The response no longer contains the label that was just saved.
 }
 
 // ---- Display ---------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-// Sends requests, repeats those that fail until the server has answered or refused them, and shows messages.
+// Sends requests, retries those that fail until the server has accepted or rejected them, and shows messages.
 
 const RETRY_INTERVAL_MS = 2_000; // Without a Retry-After.
 
 export class Sender {
-  #failures = new Map(); // For each request that failed: its error, and a function that repeats it now.
-  #last = {}; // The last request to save of each kind.
+  #failures = new Map(); // For each failed request: its error, and a function that retries it now.
+  #last = {}; // The last request of each kind that saves something.
   #unsaved = 0;
   #text = "";
   #message;
@@ -25,18 +25,18 @@ export class Sender {
     this.#render();
   }
 
-  // Returns whether a request waits to be repeated.
+  // Returns whether a failed request is waiting to be retried.
   get isWaiting() {
     return this.#failures.size > 0;
   }
 
-  // Repeats all failed requests now.
+  // Retries all failed requests now.
   retry() {
     for (const { repeat } of this.#failures.values()) repeat();
   }
 
-  // Returns what an asynchronous function returns that sends a request. Throws what the server
-  // refuses, and what fails when the request is no longer wanted.
+  // Calls an asynchronous function that sends a request, until it succeeds; returns its result. Throws
+  // the error if the server rejects the request, or if it fails and is no longer wanted.
   async load(request, isWanted = () => true) {
     try {
       for (;;) {
@@ -53,7 +53,7 @@ export class Sender {
     }
   }
 
-  // Like load, for a request that stores something: one after another of each kind.
+  // Like load, for a request that saves something. Those of one kind are sent one after another.
   async save(kind, request) {
     this.#unsaved += 1;
     this.#render();

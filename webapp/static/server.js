@@ -1,9 +1,9 @@
 // Calls the HTTP API. Every failure is an Error whose message can be shown to the user.
 
-const API = new URL("../api/", import.meta.url).pathname; // The service may be below a path.
+const API = new URL("../api/", import.meta.url).pathname; // The service may be under a path.
 const PREDICTIONS = `${API}predictions`;
 const TIMEOUT_MS = 15_000;
-const FINAL = [400, 403, 404, 413, 415, 422]; // To send the same request again would not help.
+const FINAL = [400, 403, 404, 413, 415, 422]; // Sending the same request again would not help.
 
 // Classifies a drawing (strokes, a data URL or a file) and stores the prediction, once for each key.
 export async function createPrediction(drawing, key) {
@@ -25,7 +25,7 @@ export async function deletePrediction(id) {
   return request(`${PREDICTIONS}/${id}`, { method: "DELETE" });
 }
 
-// Deletes all predictions that this browser made. Returns { deleted }, how many there were.
+// Deletes all predictions that this browser made. Returns { deleted }, their number.
 export async function deleteMine() {
   return request(`${PREDICTIONS}?mine=yes`, { method: "DELETE" });
 }

@@ -1,4 +1,4 @@
-"""Who labelled a prediction, and when; an index of what is labelled, for filters and figures."""
+"""Who labelled a prediction, and when; an index of labelled rows, for filters and statistics."""
 
 import sqlalchemy as sa
 from alembic import op
