@@ -2,8 +2,8 @@
 
 People whose handwriting slants backwards, which the model reads badly, post drawings through the
 API and label them. The labels are reviewed or not, some are wrong. The data set is exported, the
-published model is trained further, and the comparison decides about its publication. Other people
-with the same slant are the test.
+published model is fine-tuned, and the comparison decides whether the result is published. It is
+tested on other people with the same slant.
 """
 
 import argparse

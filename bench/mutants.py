@@ -35,7 +35,7 @@ WORK = ROOT / ".mutants"
 COPY, SESSION, COVERAGE = WORK / "code", WORK / "session.sqlite", WORK / "coverage"
 PYTHON = [sys.executable, "-m"]
 PYTEST = ["pytest", "-q", "-p", "no:cacheprovider"]
-# The first only draws the report, and the second is Alembic's configuration.
+# The first only draws the report; the second is Alembic's configuration.
 NOT_MUTATED = {"train/plots.py", "webapp/migrations/env.py"}
 # `is` for `==`, which is the same for small numbers, operators that hardly any type has, and
 # the | of annotations, which fails at once.
@@ -47,7 +47,7 @@ TIMEOUT_S = 900
 
 
 def main() -> None:
-    """Test the mutants of a run that are left, and list those that survived."""
+    """Test the remaining mutants of a run, and list those that survived."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="files and folders")
     parser.add_argument("--sample", type=int, metavar="N", help="test N mutants, chosen at random")

@@ -65,7 +65,7 @@ def main() -> None:
 def read_picture(
     model: Model, drawings: list[Drawing], group: str, rng: np.random.Generator
 ) -> tuple[str, Answer]:
-    """Return what a picture shows, and how it is answered. Without one digit, any is wrong."""
+    """Return what a picture shows, and the answer. If it is not one digit, any digit is wrong."""
     drawing, *others = (drawings[i] for i in rng.integers(len(drawings), size=3))
     strokes = [other.strokes for other in others]
     image, outcome = make_picture(drawing.strokes, strokes, KINDS[group], SPOILED, rng)

@@ -1,6 +1,6 @@
 """Decide whether a new model (challenger) replaces the published one (champion).
 
-Both answer the same test digits. Each part of them (a test set, a kind of outliers, a digit) is
+Both classify the same test digits. Each part of them (a test set, a kind of outliers, a digit) is
 compared with an exact McNemar test (McNemar 1947), corrected for the number of parts (Holm 1979).
 """
 

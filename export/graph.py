@@ -79,7 +79,7 @@ def verify_parity(graph: onnx.ModelProto, module: nn.Module, pixels: Tensor) -> 
         difference = float(np.abs(probabilities - module(pixels).numpy()).max())
     if not difference < ATOL:
         raise ValueError(
-            f"torch and onnxruntime differ by {difference:.1e} on {len(pixels)} images, "
-            f"{ATOL:.0e} or more. Nothing was exported."
+            f"torch and onnxruntime differ by {difference:.1e} on {len(pixels)} images. "
+            f"The limit is {ATOL:.0e}. Nothing was exported."
         )
     print(f"torch and onnxruntime agree within {difference:.1e} on {len(pixels):,} images")

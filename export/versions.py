@@ -19,7 +19,7 @@ KEPT_VERSIONS = 5
 def replace_model(
     folder: Path, card: bytes, graph: bytes, replaced_at_ns: int | None = None
 ) -> None:
-    """Replace the model in `folder`, and keep the present one in previous/VERSION/.
+    """Replace the model in `folder`, and keep the current one in previous/VERSION/.
 
     The newest KEPT_VERSIONS are kept, in the order in which they were replaced.
     """
@@ -34,7 +34,7 @@ def replace_model(
 def rollback(folder: Path, version: str | None = None) -> str:
     """Restore a kept version, by default the one that was replaced last; return its name.
 
-    The present model is kept as the oldest, so that repeated rollbacks go back step by step.
+    The current model is kept as the oldest, so that repeated rollbacks go back step by step.
     Raises ValueError if there is no such version, or if it is damaged.
     """
     kept = {path.name: path for path in kept_versions(folder)}

@@ -42,7 +42,7 @@ def main() -> None:
     print("test accuracy")
     for name, part in metrics["test"].items():
         print(f"  {name:26} {part['accuracy']:.2%} of {part['digits']:,}")
-    print("outliers called uncertain")
+    print("uncertain outliers")
     for name, rate in metrics["ood_rejection_rate"].items():
         print(f"  {name:26} {rate:.1%}")
     print(f"run {folder}")
@@ -67,7 +67,7 @@ def _parse() -> tuple[argparse.Namespace, Settings]:
     parser.add_argument(
         "--from-scratch",
         action="store_true",
-        help="train a new network on the labels and all other data instead of the published one",
+        help="train a new network on the labels and all other data instead of fine-tuning",
     )
     parser.add_argument(
         "--published",
@@ -124,7 +124,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     if environ.get("DRAWINGS_FILE"):
         parser.error(
-            "DRAWINGS_FILE has been replaced by DRAWINGS_DIR, a folder that has "
+            "DRAWINGS_FILE has been replaced by DRAWINGS_DIR, a folder that contains "
             f"{', '.join(source.file for source in SOURCES)}: set that instead."
         )
 

@@ -2,7 +2,7 @@
 
 Each variant changes one setting of a short training run. It is trained and evaluated on two folds
 of the training and validation data: a third of the writers and MNIST's last 10,000 training digits
-are held out. The test data are not used.
+are held out. The test data is not used.
 """
 
 import argparse
@@ -46,7 +46,7 @@ ErrorRates = dict[str, list[float]]  # of each part of the held-out data, by fol
 
 
 def main() -> None:
-    """Run the variants, and add them to the report."""
+    """Run the variants, and add their results to the report."""
     parser = argparse.ArgumentParser(prog="python -m train.ablation", description=__doc__)
     add_data_options(parser)
     parser.add_argument("variants", nargs="*", help=f"default: all of {'; '.join(VARIANTS)}")

@@ -6,8 +6,8 @@
 | val   | its last 5,000             | pendigits 25–27, uji 35–40           |             |
 | test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
 
-Further shapes of digits, and pictures of the drawings, are drawn at random for training and for the
-test. Clutter in the test pictures is of other kinds.
+Additional shapes of digits, and pictures of the drawings, are generated at random for training and
+testing. The clutter in the test pictures is of kinds that are not used in training.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
@@ -97,7 +97,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Splits:
-    """All data by use, and by source; `ood` has outliers of kinds and fonts not trained on.
+    """All data by split and source; `ood` has outliers of kinds and fonts not used in training.
 
     test_writers: the writer of each test drawing; the order is the same in each style.
     """
@@ -166,7 +166,7 @@ def draw_synthetic_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
 
 
 def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
-    """Return the fours that lack their second stroke, which nobody can read."""
+    """Return the fours that lack their second stroke, so that nobody can read them."""
     strokes = [drawing.strokes for drawing in drawings if is_unfinished_four(drawing)]
     if not strokes:
         return {}
@@ -184,7 +184,7 @@ def draw_test_outliers() -> dict[str, Digits]:
 def draw_training_epochs(
     drawings: Sequence[Drawing], settings: Settings
 ) -> list[Callable[[], Digits]]:
-    """Return a function for each epoch, which waits for its synthetic data and returns them.
+    """Return a function for each epoch, which waits for its synthetic data and returns it.
 
     All epochs are drawn in the background, while the network is trained on the first ones.
     """
@@ -195,7 +195,7 @@ def draw_training_epochs(
 
 
 def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) -> Digits:
-    """Return varied copies of the drawings, digits of other shapes, outliers, and pictures."""
+    """Return varied copies of the drawings, additional shapes, outliers, and pictures."""
     seed = settings.seed * SYNTHETIC_EPOCHS + number
     rng = np.random.default_rng(seed)
     copies = [
@@ -253,7 +253,7 @@ def _label(pixels: Pixels, labels: Sequence[int]) -> Digits:
 def load_mnist(folder: Path) -> tuple[Digits, Digits, Digits]:
     """Return MNIST's digits for training, validation and testing; download them if missing.
 
-    Raises ValueError if the files have another content, which torchvision does not check.
+    Raises ValueError if the content of the files differs, which torchvision does not check.
     """
     mnist = _import_mnist()
     try:

@@ -1,4 +1,4 @@
-"""Draw pen strokes as the page draws them, and vary them as people do.
+"""Draw pen strokes as the page does, and vary them as different people would.
 
 The pictures are prepared with the code of the service.
 """
@@ -157,7 +157,7 @@ def _transparent(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _photo(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Dark ink on off-white paper, slightly out of focus, with a camera's noise, as JPEG."""
+    """Return dark ink on off-white paper, slightly out of focus, with camera noise, as JPEG."""
     paper, pen = rng.uniform(190, 245), rng.uniform(20, 100)
     soft = np.asarray(ink.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2))), np.float32) / 255
     noise = rng.standard_normal(soft.shape, np.float32) * rng.uniform(0.5, 4)
@@ -219,5 +219,5 @@ def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[P
 def _prepare(image: Image.Image) -> Pixels:
     try:
         return prepare(image)
-    except BlankImage:  # a picture on which the digit can hardly be seen
+    except BlankImage:  # a picture in which the digit can hardly be seen
         return np.zeros((IMAGE_PX, IMAGE_PX), np.uint8)

@@ -1,4 +1,4 @@
-"""Train the network and calibrate its confidence. The test data are not used here."""
+"""Train the network and calibrate its confidence. The test data is not used here."""
 
 import math
 import time
@@ -40,7 +40,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The network on the CPU, its calibration, and the course of its training."""
+    """The network on the CPU, its calibration, and the metrics of each epoch."""
 
     network: Network
     temperature: float  # divides the logits before softmax
@@ -68,7 +68,7 @@ def fit(
 ) -> TrainedModel:
     """Train a network, then calibrate its confidence on the validation sets.
 
-    network: is trained further; by default, a new one is trained.
+    network: the network to fine-tune; by default, a new one is trained.
 
     The last epoch is kept: by then the learning rate has decayed to almost nothing, and choosing
     the best of several noisy validation scores would favor luck.
@@ -99,7 +99,7 @@ def fit(
     temperature = fit_temperature(logits, labels)
     sizes = [len(digits) for digits in val.values()]
     parts = zip((logits / temperature).split(sizes), labels.split(sizes), strict=True)
-    # A quantile of few digits would be a matter of chance.
+    # A quantile of few digits would be too noisy.
     threshold = min(choose_threshold(*part) for part in parts if len(part[1]) >= MIN_DIGITS)
     return TrainedModel(network.cpu().eval(), temperature, threshold, epochs)
 
@@ -124,7 +124,7 @@ def train_one_epoch(
     """Train on every image once, in random order; return the mean loss and the digits' accuracy.
 
     Outliers are trained towards equal probabilities (outlier exposure, Hendrycks et al. 2019) and
-    do not count for the accuracy.
+    do not count towards the accuracy.
     """
     device = digits.labels.device
     targets = soft_targets(settings.label_smoothing).to(device)  # [11, 10]

@@ -7,9 +7,9 @@ split into training, validation and test, so that nobody's handwriting is tested
 |-------|------------|-----------------------------------------------------------------------|
 | train | three of 5 | repeated up to a share of each epoch; all other training data is kept |
 | val   | one of 5   | calibration of the confidence                                         |
-| test  | one of 5   | a part of the comparison that decides about publication               |
+| test  | one of 5   | a part of the comparison that decides whether to publish              |
 
-A writer's pseudonym decides, so that a writer is in the same split in every round.
+The pseudonym determines the split, so that a writer is in the same split in every round.
 """
 
 import json
@@ -62,13 +62,13 @@ def add_labelled(splits: Splits, file: Path) -> Splits:
 
 
 def read_labelled(file: Path) -> tuple[Digits, Digits, Digits]:
-    """Return the drawings of a file by writers for training, validation and test."""
+    """Return the drawings in a file, split by writer into training, validation and test."""
     with np.load(file) as arrays:
         kept = cap(arrays["writer"], days_of(arrays["ids"]), arrays["ids"])  # [kept]
         digits = Digits(*(torch.from_numpy(arrays[name][kept]) for name in ("images", "labels")))
         group = torch.from_numpy(arrays["writer"][kept] % WRITER_GROUPS)  # [kept]
         total = len(arrays["ids"])
-    print(f"labels {total:,}, {total - len(digits):,} exceed the limit of a writer and day")
+    print(f"labels {total:,}, {total - len(digits):,} exceed the limit per writer and day")
     is_test, is_val = group == TEST_GROUP, group == VAL_GROUP
     return _select(digits, ~is_test & ~is_val), _select(digits, is_val), _select(digits, is_test)
 
@@ -93,7 +93,7 @@ def cap(writers: Integers, days: Integers, ids: NDArray[np.str_]) -> Integers:
 def load_published(graph: Path) -> tuple[Network, str]:
     """Return the network with the weights of a published graph, and its version.
 
-    Raises ValueError if it is damaged, or the graph of another network.
+    Raises ValueError if it is damaged, or is the graph of another network.
     """
     try:
         model = onnx.load(graph)

@@ -1,8 +1,8 @@
 """Drawings that are not one digit: scribbles, letters, and digits that run together.
 
 The network is trained to give every digit the same probability on them: outlier exposure, from
-Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019. How
-many outliers are called uncertain is measured on other kinds and other fonts.
+Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019. The
+share of uncertain outliers is measured on other kinds and other fonts.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from train.drawings import Renderer, draw_varied, rotation
 from train.settings import Settings
 from train.sources import Drawing, Points
 
-# Without letters that resemble a digit: to read an l as a 1 is not an error.
+# Without letters that resemble a digit: reading an l as a 1 is not an error.
 TEST_LETTERS = "AEFHKMNPRTUVWXdefhkmnptuvwx"
 TRAIN_LETTERS = TEST_LETTERS + "ДЖИЛФЦШЩЮЯΔΘΛΞΠΣΨΩ@#%&?*+="
 TRAIN_FONTS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif")
@@ -99,7 +99,7 @@ def make_train_outliers(
 def make_test_outliers(count: int) -> dict[str, list[Renderer]]:
     """Return `count` outliers of each kind, always the same.
 
-    The kinds of scribbles and the fonts of the letters are not trained on.
+    The kinds of scribbles and the fonts of the letters are not used in training.
     """
     rng = np.random.default_rng(0)
     return {

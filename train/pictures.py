@@ -1,7 +1,7 @@
 """Synthetic photographs of digits on paper, and screenshots.
 
 A picture is composed at random: paper, the strokes of a drawing, things on the paper, light, and a
-camera. Some kinds of each are not used in training but in tests/test_model.py.
+camera. Some kinds of each are used only for testing.
 """
 
 import io
@@ -83,7 +83,7 @@ def choose(things: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def chance(rng: np.random.Generator, share: float) -> bool:
-    """Return True in a share of the calls."""
+    """Return True with the probability `share`."""
     return bool(rng.random() < share)
 
 
@@ -328,7 +328,7 @@ def pen_like(page: Page, rng: np.random.Generator) -> Rgb:
 
 
 def write(page: Page, strokes: list[Points], corner: Points, height: float, pen: float) -> None:
-    """Write strokes of height 1 on the page, the upper left corner of their box at `corner`."""
+    """Write strokes of height 1 on the page; the upper left corner of their box is `corner`."""
     size = np.concatenate(strokes).max(axis=0) * height + 2 * pen + 4
     paths = (np.insert(stroke * height + pen + 2, 2, pen, axis=1) for stroke in strokes)
     mask = render(paths, (math.ceil(size[0]), math.ceil(size[1])))
@@ -357,7 +357,7 @@ def neighbours(page: Page, rng: np.random.Generator) -> str:
 
 
 def wide_box(page: Page) -> Box:
-    """Return the digit's box with a margin, and not much narrower than high."""
+    """Return the digit's box with a margin, at least 0.8 times as wide as high."""
     left, top, right, bottom = box_around(page, 0.1)
     more = max(0, 0.8 * (bottom - top) - (right - left)) / 2
     return left - more, top, right + more, bottom
@@ -490,7 +490,7 @@ def develop(image: Image.Image, lights: Sequence[Light], rng: np.random.Generato
 
 @dataclass(frozen=True)
 class Kinds:
-    """What pictures are composed of; one that is named twice is chosen twice as often."""
+    """What pictures are composed of; a kind that is named twice is chosen twice as often."""
 
     papers: Sequence[Step]
     clutter: Sequence[Step]  # leaves the digit readable

@@ -73,7 +73,7 @@ def _save_checkpoint(path: Path, model: TrainedModel, splits: Splits, settings: 
         "state_dict": model.network.state_dict(),
         "temperature": model.temperature,
         "parity_inputs": pixels[torch.linspace(0, len(pixels) - 1, PARITY_INPUTS).long()],
-        # On these, export compares the model with the published one.
+        # `export` compares the model with the published one on these.
         "test": {
             name: (digits.pixels, digits.labels)
             for name, digits in (splits.test | splits.ood).items()

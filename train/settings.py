@@ -23,7 +23,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a value with which nothing can be trained."""
+        """Raise ValueError for a value that makes training impossible."""
         for name, value in vars(self).items():
             positive = name in ("epochs", "batch_size", "learning_rate", "width")
             if not (0 < value < math.inf or (value == 0 and not positive)):

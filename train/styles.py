@@ -1,7 +1,7 @@
-"""Shapes of digits as people write them in different countries: a 1 with a foot, a slashed 0.
+"""Shapes of digits that people in different countries write: a 1 with a foot, a slashed 0.
 
 The data sets of pen strokes lack some of them. Each function draws one shape with random points,
-angles and proportions, within the range that people still read as the digit.
+angles and proportions, within the range that people still recognize as the digit.
 """
 
 import math
@@ -222,7 +222,7 @@ def _curled_three(rng: Rng) -> list[Points]:
 
 
 def _open_four(rng: Rng) -> list[Points]:
-    """Return an angle and a stem, as high as each other or not, straight or round."""
+    """Return an angle, straight or round, and a stem, which may differ in height."""
     bar, stem_x = rng.uniform(0.45, 0.7), rng.uniform(0.3, 0.6)
     left = stem_x * rng.uniform(0, 0.35)
     end = stem_x + rng.uniform(-0.02, 0.3)
@@ -243,7 +243,7 @@ def _four_in_one_stroke(rng: Rng) -> list[Points]:
 
 
 def _closed_four(rng: Rng) -> list[Points]:
-    """Return a triangle, and a stem that the bar crosses or not."""
+    """Return a triangle, and a stem that the bar may cross."""
     bar, x = rng.uniform(0.5, 0.75), rng.uniform(0.35, 0.6)
     end = x + rng.uniform(-0.03, 0.35)
     slant = rng.normal(0, 0.05)
@@ -301,7 +301,7 @@ def _six(rng: Rng) -> list[Points]:
 
 
 def _seven(rng: Rng) -> list[Points]:
-    """Return a top and a stem, straight or bent, with or without a hook at the left and a bar."""
+    """Return a top and a stem, straight or bent; a hook at the left and a bar are optional."""
     width, foot = rng.uniform(0.4, 0.75), rng.uniform(-0.05, 0.4)
     rise = rng.normal(0, 0.05)
     hook = [(rng.normal(0, 0.04), rng.uniform(0.1, 0.4))] if rng.random() < 0.4 else []
