@@ -4,7 +4,7 @@ Pen-Based Recognition of Handwritten Digits (Alpaydin and Alimoglu, UCI Machine 
 data set 81, CC BY 4.0): 10,992 digits by 44 people, pen positions on a tablet in UNIPEN text.
 
 UJI Pen Characters, version 2 (Llorens et al., UCI Machine Learning Repository, data set 177,
-CC BY 4.0): two sets of digits by each of 40 people, on a tablet PC. The file has 20 further people,
+CC BY 4.0): two sets of digits by each of 40 people, on a tablet PC. The file has 20 more people,
 who are not used.
 """
 
@@ -148,7 +148,7 @@ def digest(drawings: Iterable[Drawing]) -> str:
 def is_unfinished_four(drawing: Drawing) -> bool:
     """Return whether a drawing is one of 14 fours that were recorded without their second stroke.
 
-    They are those of one writer whose only stroke hardly bends.
+    They are the fours by one writer that have a single, almost straight stroke.
     """
     if (drawing.digit, drawing.writer) != (4, "pendigits-test 13") or len(drawing.strokes) > 1:
         return False
