@@ -16,7 +16,10 @@ from typing import NamedTuple
 from webapp.errors import NotAnImage, TooManyPixels, UnsupportedMedia
 
 MAX_PIXELS = 16_000_000
-MAX_BYTES = 4 * MAX_PIXELS  # of the pixels as they are stored: deeper ones take longer
+MAX_WEBP_PIXELS = 9_000_000  # Pillow's decoder takes 16 bytes of memory for each
+MAX_SIDE = 65_535  # pixels; Pillow has a pointer for each row
+MAX_BYTES = 4 * MAX_PIXELS  # of the unpacked pixels of a PNG
+COPY_BYTES = 3  # added per pixel if there is a transparent color: Pillow makes a copy
 MAX_PARTS = 10_000
 MAX_FRAMES = 100  # of a WebP animation; later ones are dropped
 
@@ -89,11 +92,12 @@ class Container:
     width: int
     height: int
     orientation: int  # as in Exif: 1 to 8
-    channels: int | None = None  # of a PNG with 8 bits per sample that is not interlaced
-    animation: bytes | None = None  # the file with all frames
+    # Of a PNG with 8 bits per sample, neither interlaced nor with a transparent color.
+    channels: int | None = None
+    animation: bytes | None = None  # the file with its frames, of a WebP the first MAX_FRAMES
     # A JPEG without an end marker, with noise appended. It decodes to other pixels if some are
     # missing.
-    other_end: bytes | None = None
+    with_filler: bytes | None = None
 
 
 def read_container(body: bytes) -> Container:
@@ -117,17 +121,21 @@ def reject_other_formats(body: bytes) -> None:
             )
 
 
-def _check_size(width: int, height: int, bytes_per_pixel: float = 1) -> None:
+def _check_size(
+    width: int, height: int, max_pixels: int = MAX_PIXELS, bytes_per_pixel: float = 1
+) -> None:
     if not width * height:
         raise NotAnImage(UNREADABLE)
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise TooManyPixels(
-            f"The image has more than {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
+            f"The image has more than {max_pixels // 1_000_000} million pixels. Send a smaller one."
         )
+    if max(width, height) > MAX_SIDE:
+        raise TooManyPixels(f"The image is longer than {MAX_SIDE:,} pixels. Send a smaller one.")
     if width * height * bytes_per_pixel > MAX_BYTES:
         raise TooManyPixels(
-            f"The image has {bytes_per_pixel:g} bytes per pixel, which is too much for its size. "
-            "Save it with 8 bits per channel, or send a smaller one."
+            "The image takes too much memory. Save it with 8 bits per channel and without a "
+            "transparent color, or send a smaller one."
         )
 
 
@@ -142,8 +150,10 @@ def _read_png(body: bytes) -> Container:
         raise NotAnImage(UNREADABLE)
     width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     channels = PNG_CHANNELS.get(color_type, 0)
-    _check_size(width, height, channels * depth / 8)
-    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced
+    is_keyed = b"tRNS" in contents
+    bytes_per_pixel = channels * depth / 8 + COPY_BYTES * is_keyed
+    _check_size(width, height, bytes_per_pixel=bytes_per_pixel)
+    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced and not is_keyed
     kept = [chunk for chunk in chunks if chunk.name != b"eXIf"]
     return Container(
         "PNG",
@@ -151,7 +161,7 @@ def _read_png(body: bytes) -> Container:
         width,
         height,
         _orientation(contents.get(b"eXIf", b"")),
-        channels if is_plain and b"tRNS" not in contents else None,
+        channels if is_plain else None,
         _png_file(kept) if b"acTL" in contents else None,
     )
 
@@ -212,9 +222,9 @@ def _read_jpeg(body: bytes) -> Container:
     if not has_end and not _jpeg_has_all_scans(frame, scans):
         raise NotAnImage(UNREADABLE)
     file = b"".join(kept)
-    other_end = None if has_end else _with_filler(file, kept[-1])
+    with_filler = None if has_end else _with_filler(file, kept[-1])
     return Container(
-        "JPEG", file + JPEG_END, width, height, _orientation(exif), other_end=other_end
+        "JPEG", file + JPEG_END, width, height, _orientation(exif), with_filler=with_filler
     )
 
 
@@ -291,7 +301,7 @@ def _read_webp(body: bytes) -> Container:
             content = bytes((flags,)) + content[1:]
         if name in WEBP_SIZED:
             sizes.append(_webp_size(name, content))
-            _check_size(*sizes[-1])
+            _check_size(*sizes[-1], MAX_WEBP_PIXELS)
         kept += name, struct.pack("<I", len(content)), content, bytes(len(content) % 2)
     if not sizes:
         raise NotAnImage(UNREADABLE)

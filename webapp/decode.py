@@ -18,7 +18,7 @@ from webapp.errors import NotAnImage
 FORMATS = ("PNG", "JPEG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's own
 
-MAX_EDGE_PX = 1_000  # larger images are reduced to between one and two times this edge
+MAX_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
 MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # it holds the interpreter lock while it decodes
@@ -58,7 +58,7 @@ def reduce_large(image: Image.Image) -> Image.Image:
 
 def _decode_container(container: Container) -> Image.Image:
     image = _decode_plain_png(container) or _decode_with_pillow(container.data)
-    if container.other_end and image != _decode_with_pillow(container.other_end):
+    if container.with_filler and image != _decode_with_pillow(container.with_filler):
         raise NotAnImage(UNREADABLE)  # pixels are missing
     if container.animation and _is_blank(image):
         return _first_frame_with_ink(container.animation) or image

@@ -29,7 +29,7 @@ FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's lo
 THIN_GAP = 0.035  # area by outline²: a disc has 0.08, a line of 10 times its width 0.025
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
-BLANK = "The image is blank. Draw a digit first."
+BLANK = "The image is blank: no digit can be seen in it."
 
 Grey = NDArray[np.uint8]
 Ink = NDArray[np.float32]

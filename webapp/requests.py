@@ -48,7 +48,8 @@ def posted_picture() -> bytes | list[Stroke]:
         return parse_strokes(body["strokes"])
     reject_other_formats(request.get_data())
     raise UnsupportedMedia(
-        f"Send {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or application/json."
+        f"Set Content-Type to {', '.join(sorted(IMAGE_TYPES))}, multipart/form-data or "
+        "application/json."
     )
 
 

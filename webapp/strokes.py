@@ -17,10 +17,10 @@ MAX_POINTS = 10_000
 SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth edges
 DRAWING_PX = 84  # longer side of a drawing of the page
 MARGIN_PX = 2
-FLATNESS_PX = 0.2  # largest distance between a curve and the line that is drawn
-TURN = 0.3  # radians between two points of a curve that is drawn
+FLATNESS_PX = 0.2  # largest distance between a curve and the lines between points on it
+TURN = 0.3  # radians: of these points, those are drawn between which the curve turns by as much
 
-NOT_POINTS = "A stroke should be a list of points [x, y, width]."
+NOT_POINTS = "A stroke should be a list of one or more points [x, y, width]."
 
 Stroke = NDArray[np.float64]  # [n, 3]: x to the right, y down, width
 
@@ -59,7 +59,7 @@ def _split(points: Stroke, strokes: Iterable[Sized]) -> list[Stroke]:
 
 
 def draw_strokes(strokes: list[Stroke]) -> Image.Image:
-    """Draw strokes in units of the pad's edge as the page does, as large as needed, mode L."""
+    """Draw strokes in units of the pad's edge as the page does, but DRAWING_PX large, mode L."""
     points = np.concatenate(strokes)
     reach = points[:, 2:] / 2
     low = (points[:, :2] - reach).min(axis=0)
