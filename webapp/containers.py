@@ -19,7 +19,6 @@ MAX_PIXELS = 16_000_000
 MAX_WEBP_PIXELS = 9_000_000  # Pillow's decoder takes 16 bytes of memory for each
 MAX_SIDE = 65_535  # pixels; Pillow has a pointer for each row
 MAX_BYTES = 4 * MAX_PIXELS  # of the unpacked pixels of a PNG
-COPY_BYTES = 3  # added per pixel if there is a transparent color: Pillow makes a copy
 MAX_PARTS = 10_000
 MAX_FRAMES = 100  # of a WebP animation; later ones are dropped
 
@@ -134,8 +133,8 @@ def _check_size(
         raise TooManyPixels(f"The image is longer than {MAX_SIDE:,} pixels. Send a smaller one.")
     if width * height * bytes_per_pixel > MAX_BYTES:
         raise TooManyPixels(
-            "The image takes too much memory. Save it with 8 bits per channel and without a "
-            "transparent color, or send a smaller one."
+            "The image takes too much memory. Save it with 8 bits per channel, or send a smaller "
+            "one."
         )
 
 
@@ -150,10 +149,8 @@ def _read_png(body: bytes) -> Container:
         raise NotAnImage(UNREADABLE)
     width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     channels = PNG_CHANNELS.get(color_type, 0)
-    is_keyed = b"tRNS" in contents
-    bytes_per_pixel = channels * depth / 8 + COPY_BYTES * is_keyed
-    _check_size(width, height, bytes_per_pixel=bytes_per_pixel)
-    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced and not is_keyed
+    _check_size(width, height, bytes_per_pixel=channels * depth / 8)
+    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced
     kept = [chunk for chunk in chunks if chunk.name != b"eXIf"]
     return Container(
         "PNG",
@@ -161,7 +158,7 @@ def _read_png(body: bytes) -> Container:
         width,
         height,
         _orientation(contents.get(b"eXIf", b"")),
-        channels if is_plain else None,
+        channels if is_plain and b"tRNS" not in contents else None,
         _png_file(kept) if b"acTL" in contents else None,
     )
 

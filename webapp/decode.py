@@ -89,13 +89,12 @@ def _decode_with_pillow(data: bytes) -> Image.Image:
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
-    """Return the image with 8 bits per channel, and with transparency as a channel."""
-    is_keyed = "transparency" in image.info
+    """Return the image with 8 bits per channel and without a palette."""
     if image.mode.startswith("I"):
         return _grey_from_16_bits(image)
-    if image.mode in ("1", "L"):
-        return image.convert("LA" if is_keyed else "L")
-    return image.convert("RGBA") if is_keyed or image.mode == "P" else image
+    if image.mode == "1":
+        return image.convert("L")
+    return image.convert("RGBA") if image.mode == "P" else image
 
 
 def _grey_from_16_bits(image: Image.Image) -> Image.Image:

@@ -72,7 +72,7 @@ class Queue:
 
 
 budget = ByteBudget(BODY_BUDGET_BYTES)
-# Processing a large picture takes up to 150 MB, so these are processed one by one.
+# Processing a large picture takes about 150 MB, so these are processed one by one.
 # Small ones have a queue of their own, so that they do not wait behind large ones.
 small_pictures, large_pictures = Queue(), Queue()
 
