@@ -22,8 +22,8 @@ from train.data import COPIES, SYNTHETIC_EPOCHS, TEST_SEED, Digits, load
 from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
+from train.shapes import draw_shapes
 from train.sources import OUTLIER, SOURCES, Drawing, digest, parse_unipen
-from train.styles import draw_shapes
 
 TINY = Settings(
     epochs=1,

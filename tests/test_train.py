@@ -46,6 +46,7 @@ from train.outliers import make_test_outliers, make_train_outliers
 from train.pictures import TRAIN_KINDS, make_pictures
 from train.report import write_run
 from train.settings import Settings
+from train.shapes import draw_shape
 from train.sources import (
     OUTLIER,
     SOURCES,
@@ -56,7 +57,6 @@ from train.sources import (
     parse_unipen,
     read_drawings,
 )
-from train.styles import draw_shape
 from webapp.preprocess import prepare
 
 CPU = torch.device("cpu")
