@@ -404,7 +404,8 @@ def keys_of(page: Page) -> list[str]:
 
 
 @pytest.mark.usefixtures("failed_requests")
-def test_prediction_whose_response_is_lost_is_stored_once(page: Page) -> None:
+@pytest.mark.parametrize("is_file", [False, True])
+def test_prediction_whose_response_is_lost_is_stored_once(page: Page, is_file: bool) -> None:
     keys = keys_of(page)
 
     def lose(route: Route) -> None:
@@ -412,7 +413,10 @@ def test_prediction_whose_response_is_lost_is_stored_once(page: Page) -> None:
         route.abort()
 
     page.route(PREDICTIONS, lose, times=1)
-    draw_seven(page)
+    if is_file:
+        page.locator("#file").set_input_files(image_file())
+    else:
+        draw_seven(page)
     page.click("#predict")
     expect(page.locator("#message")).to_have_text(SAVED)
     expect(page.locator("#history tbody tr")).to_have_count(1)
