@@ -216,7 +216,8 @@ class FaultyPostgres:
 
     def _signal(self, number: int) -> None:
         for pid in self._stopped:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # its connection was closed just before
+                os.kill(pid, number)
 
     @staticmethod
     def _query(connection: Any, query: str, *parameters: object) -> list[tuple[Any, ...]]:
