@@ -136,6 +136,16 @@ def test_large_crop_of_a_bold_digit_is_read_as_with_a_margin(
     assert np.max(differences) < 3
 
 
+@pytest.mark.parametrize("pen", [0.05, 0.1])
+def test_digit_on_a_panel_is_read_as_without(drawings: list[Drawing], pen: float) -> None:
+    for drawing in drawings[::300]:
+        ink = draw(drawing.strokes, np.random.default_rng(0), 160, (pen, pen), (0.5, 0.5))
+        panel = Image.new("L", (320, 320))
+        ImageDraw.Draw(panel).rounded_rectangle((5, 5, 314, 314), 40, 255)
+        panel.paste(0, (80, 80), ink)
+        assert np.abs(prepare(panel).astype(int) - prepare(ink)).mean() < 12
+
+
 @pytest.mark.parametrize(("panel", "ink"), [(255, 0), (255, 120), (90, 0)])
 def test_digit_on_a_disc_that_fills_the_picture_is_found(panel: int, ink: int) -> None:
     picture = Image.new("L", (280, 280))

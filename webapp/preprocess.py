@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
-from webapp.segment import Mask, components, find_digit, runs
+from webapp.segment import Components, Mask, components, find_digit, runs
 
 SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
 IMAGE_PX = 28  # edge of the output
@@ -26,7 +26,8 @@ INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where th
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's longer side
-THIN_GAP = 0.035  # area by outline²: a disc has 0.08, a line of 10 times its width 0.025
+SAME_MARGIN = 0.4  # difference of two margins of a gap, of its longer side
+CONVEX = 0.02  # share of the area that may be missing between two points of a row or a column
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank: no digit can be seen in it."
@@ -167,7 +168,7 @@ def _has_panel(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
     """
     counts = np.bincount(ink[ink > 0])
     level = int(counts.argmax())
-    if 2 * counts[level] > math.prod(shape) and _has_stroke_like_gap(ink >= level - MIN_CONTRAST):
+    if 2 * counts[level] > math.prod(shape) and _surrounds_digit(ink >= level - MIN_CONTRAST):
         return True
     is_fainter = level + MIN_CONTRAST < len(counts)
     if is_fainter and 2 * counts[level] > counts.sum():
@@ -176,15 +177,37 @@ def _has_panel(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
     return bool(2 * width > height and np.mean(_edge(ink) >= MIN_CONTRAST) > 0.9)
 
 
-def _has_stroke_like_gap(mask: Mask) -> bool:
-    """Return whether the mask surrounds a gap that is as thin, for its length, as a pen's stroke.
+def _surrounds_digit(mask: Mask) -> bool:
+    """Return whether ink that covers most of an image is a panel, and not a bold digit with gaps.
 
-    A panel surrounds what is drawn on it. The gaps in a bold 0, 6, 8 or 9 are rounder.
+    A panel is convex. Of the digits only a 0 is, and it has one gap, which is convex too and has
+    the same margin at the sides as at the top and bottom.
     """
-    gaps = np.pad(_reduced(mask) < 128, 1, constant_values=True)
-    parts = components(gaps, gaps.astype(np.float32))
-    is_inside = parts.left > 0
-    return bool((parts.area < THIN_GAP * parts.outline**2)[is_inside].any())
+    ink = _reduced(mask) >= 128
+    outside = _parts(np.pad(~ink, 1, constant_values=True))
+    gaps = np.flatnonzero((outside.left > 0) & (outside.area > 4))
+    gap = np.isin(outside.labels, gaps)[1:-1, 1:-1]
+    if not len(gaps) or not _is_convex(ink | gap):
+        return False
+    if len(gaps) > 1 or len(_parts(ink).area) > 1 or not _is_convex(gap):
+        return True
+    height, width = outside.height[gaps[0]], outside.width[gaps[0]]
+    difference = (ink.shape[0] - height) - (ink.shape[1] - width)
+    return bool(abs(difference) > SAME_MARGIN * max(height, width))
+
+
+def _parts(mask: Mask) -> Components:
+    return components(mask, mask.astype(np.float32))
+
+
+def _is_convex(mask: Mask) -> bool:
+    """Return whether the rows and columns of a mask have almost no gaps."""
+    rows, columns = (
+        np.maximum.accumulate(mask, axis)
+        & np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
+        for axis in (1, 0)
+    )
+    return bool(((rows | columns) & ~mask).sum() < CONVEX * mask.sum())
 
 
 def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
