@@ -23,7 +23,7 @@ def _export(arguments: list[str]) -> None:
     )
     parser.add_argument("run", type=Path, nargs="?", help="folder of a run (default: the newest)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
-    parser.add_argument("--force", action="store_true", help="publish the run even if not better")
+    parser.add_argument("--force", action="store_true", help="publish it even if it is not better")
     options = parser.parse_args(arguments)
     runs = (file.parent for file in options.runs.glob("*/checkpoint.pt"))
     run = options.run or max(runs, default=options.runs)

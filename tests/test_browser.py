@@ -517,7 +517,7 @@ def test_page_says_who_sees_drawings(
         page.goto(server.url, wait_until="networkidle")
         privacy = page.locator("#privacy p")
         expect(privacy).to_contain_text("for 30 days")
-        expect(privacy).to_contain_text(f"{who} can see them")
+        expect(privacy).to_contain_text(f"{who} can see the drawing")
         expect(page.locator("#history tbody tr")).to_have_count(rows)
         expect(page.locator("#recent")).to_be_visible(visible=history != "nobody")
         page.close()

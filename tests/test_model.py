@@ -103,7 +103,7 @@ def on_canvas(pixels: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def test_outliers_are_called_uncertain(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.TEST_SYNTHETIC", 150)
+    monkeypatch.setattr("train.data.TEST_SYNTHETIC", 300)
     for kind, outliers in draw_test_outliers().items():
         rate = rejection_rate(predict(model, outliers), model.card["doubt_below"])
         assert rate >= MIN_OOD_REJECTION_RATE, kind

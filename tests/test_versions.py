@@ -129,7 +129,7 @@ def test_no_request_fails_while_models_are_published_and_rolled_back(
 
         def damage() -> None:
             publish(flipped((models / "digits.onnx").read_bytes()), models)
-            wait_until(lambda: "refused" in server.get("/readyz"))
+            wait_until(lambda: "rejected" in server.get("/readyz"))
 
         first = present(models)
         for number in (1, 2):

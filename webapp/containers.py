@@ -91,7 +91,7 @@ class Container:
     width: int
     height: int
     orientation: int  # as in Exif: 1 to 8
-    # Of a PNG with 8 bits per sample, neither interlaced nor with a transparent color.
+    # Of a PNG with 8 bits per sample, without palette, interlacing and transparent color.
     channels: int | None = None
     animation: bytes | None = None  # the file with its frames, of a WebP the first MAX_FRAMES
     # A JPEG without an end marker, with noise appended. It decodes to other pixels if some are

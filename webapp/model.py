@@ -149,7 +149,7 @@ class HotReloadingModel:
         return self._rejection or "answers"
 
     def _reject(self, error: StartupError) -> None:
-        self._rejection = f"a new model was refused: {error}"
+        self._rejection = f"the model file was rejected: {error}"
         log.error("%s", self._rejection)
 
     def _save_fallback(self, model: Model) -> None:

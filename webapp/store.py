@@ -5,8 +5,8 @@ DATA_DIR that all processes there share, and one process at a time flushes it in
 A row can be in both for a moment, because two databases do not commit together. Then the label
 that was set more often is the newer one.
 
-In memory, each process keeps only whether the database is available, the ids of rows that it
-rejected, and cached counts.
+In memory, each process keeps only whether the database is available, the ids of rows that the
+database rejected, and cached counts.
 """
 
 import logging

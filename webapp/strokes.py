@@ -18,7 +18,7 @@ SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth
 DRAWING_PX = 84  # longer side of a drawing of the page
 MARGIN_PX = 2
 FLATNESS_PX = 0.2  # largest distance between a curve and the lines between points on it
-TURN = 0.3  # radians: of these points, those are drawn between which the curve turns by as much
+TURN = 0.3  # radians: of these points, one is drawn whenever the curve has turned by this much
 
 NOT_POINTS = "A stroke should be a list of one or more points [x, y, width]."
 

@@ -5,7 +5,7 @@ const [WIDTH, HEIGHT, DAYS, DAY_MS] = [360, 90, 60, 86_400_000];
 
 // versions: as in /api/stats. The latest 60 days are shown.
 export function drawChart(svg, versions) {
-  // A version that was first labelled after the last count has no days.
+  // A version whose predictions are all newer than the last count has no days.
   const dates = versions.flatMap(({ since, days }) => [since, ...days.map(({ day }) => day)]);
   const lastDay = Math.max(...dates.map((date) => Date.parse(date)));
   const x = (day) => WIDTH * (1 - (lastDay - Date.parse(day) + DAY_MS) / (DAYS * DAY_MS));

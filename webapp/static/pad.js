@@ -262,7 +262,7 @@ function toSentPoint([x, y, width]) {
   return [round(x), round(y), round(width * PEN_WIDTH)];
 }
 
-// Returns whether the browser replaces the pixels that a page reads from a canvas by noise or by one
+// Returns whether the browser replaces the pixels that a page reads from a canvas with noise or one
 // color, to prevent fingerprinting.
 function isFalsified(canvas) {
   const ctx = canvas.getContext("2d");

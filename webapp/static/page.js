@@ -90,7 +90,7 @@ async function previewLoop() {
 
 async function predict() {
   if (pad.isEmpty) return showMessage("Draw a digit first.");
-  if (submittedRevision === revision) return sender.retry(); // Does nothing after a double click or for a held key.
+  if (submittedRevision === revision) return sender.retry(); // Does nothing unless the request has failed.
   showMessage("");
   const submitted = (submittedRevision = revision);
   const key = randomKey(); // The same for all retries, so that the prediction is stored once.
