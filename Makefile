@@ -28,7 +28,7 @@ test check: export OMP_NUM_THREADS := 1
 	screenshots model train retrain demo-learning seeds ablation export rollback lock upgrade licences sbom digests clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-12s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(SERVE)/ready  ## serve on http://127.0.0.1:8000 (settings: see .env.example)
 	@exec $(SERVE)/bin/python -m webapp

@@ -5,6 +5,7 @@ memory, an outage of the database, backup and restore, four replicas behind the 
 TRAIN_BUILD and TRAIN_RUN may hold options for `docker build` and `docker compose run`.
 """
 
+import argparse
 import json
 import os
 import secrets
@@ -94,6 +95,11 @@ def main() -> None:
         "replicas": _replicas,
         "train": _train,
     }
+    parser = argparse.ArgumentParser(prog="python -m bench.containers", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    names = parser.parse_args().names
+    if not checks.keys() >= {*names}:
+        parser.error(f"NAME is one of {', '.join(checks)}")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
         stack = Stack(folder)
@@ -102,7 +108,7 @@ def main() -> None:
         print(f"image: {int(size) / 1e6:.0f} MB")
         try:
             print(f"start: all healthy after {stack.up('db', 'web'):.1f} s")
-            for name in sys.argv[1:] or checks:
+            for name in names or checks:
                 checks[name](stack)
         finally:
             stack.down()

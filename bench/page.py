@@ -4,6 +4,7 @@ Prints how many milliseconds pass from a click on Predict until the stored digit
 and between two frames while 60 points per second are drawn and previewed.
 """
 
+import argparse
 import shutil
 import statistics
 import tempfile
@@ -42,6 +43,7 @@ RECORD_FRAMES = """() => {
 
 def main() -> None:
     """Start a server and a browser, and print the measurements."""
+    argparse.ArgumentParser(prog="python -m bench.page", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
         server = Server(Path(data))
         server.wait_until_ready()

@@ -8,6 +8,7 @@ within one run are meaningful.
 NAME is sqlite (the default), postgres, or rows (a small and a large SQLite database).
 """
 
+import argparse
 import http.client
 import json
 import os
@@ -58,11 +59,16 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     comparisons = {"sqlite": _sqlite, "postgres": _postgres, "rows": _rows}
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: sqlite")
+    names = parser.parse_args().names or ["sqlite"]
+    if not comparisons.keys() >= {*names}:
+        parser.error(f"NAME is one of {', '.join(comparisons)}")
     client = "wrk" if shutil.which("wrk") else "Python threads"
     print(f"medians of {ROUNDS} rounds; client: {client}; {CORES} cores, {platform.platform()}")
     with tempfile.TemporaryDirectory() as pictures, tempfile.TemporaryDirectory() as data:
         _draw(Path(pictures))
-        for name in sys.argv[1:] or ["sqlite"]:
+        for name in names:
             comparisons[name](Path(pictures), Path(data))
 
 

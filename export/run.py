@@ -25,7 +25,10 @@ def export_run(run: Path, folder: Path, force: bool) -> None:
 
     Raises ValueError if its graph does not agree with its network.
     """
-    checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
+    try:
+        checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
+    except Exception as error:  # torch's errors have no common base class
+        sys.exit(f"{run}/checkpoint.pt is damaged ({error}). Train again with python -m train.")
     if "test" not in checkpoint:
         sys.exit(f"{run} was made by an older release. Train again with python -m train.")
     network = Network(checkpoint["settings"]["width"])

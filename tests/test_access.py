@@ -313,7 +313,7 @@ def test_visitor_deletes_everything_it_drew(app: Flask) -> None:
 @pytest.mark.parametrize("query", ["mine=no", "mine=", "mine=YES", "mine=yes&to=2026-01-01"])
 def test_malformed_deletion_deletes_nothing(client: FlaskClient, query: str) -> None:
     id_ = stored_id(client)
-    assert_problem(client.delete(f"{PREDICTIONS}?{query}", headers=OPERATOR), 400, "should be")
+    assert_problem(client.delete(f"{PREDICTIONS}?{query}"), 400, "should be")
     assert client.get(f"{PREDICTIONS}/{id_}").status_code == 200
 
 
@@ -447,7 +447,20 @@ def test_label_with_a_wrong_token_is_unauthorized(client: FlaskClient, app: Flas
     url = f"{PREDICTIONS}/{stored_id(client)}"
     headers = {"Authorization": "Bearer mistaken"}
     stranger = app.test_client(use_cookies=False)
-    assert_problem(stranger.patch(url, json=LABEL, headers=headers), 401, "Bearer TOKEN")
+    assert_problem(stranger.patch(url, json=LABEL, headers=headers), 401, "token is wrong")
+
+
+def test_operator_learns_why_the_request_is_unauthorized(settings: Settings) -> None:
+    url, headers = f"{PREDICTIONS}?order=review", {"Authorization": "Bearer mistaken"}
+    client = create_app(settings).test_client()
+    assert_problem(client.get(url), 401, "send `Authorization: Bearer TOKEN`")
+    assert_problem(client.get(url, headers=headers), 401, "token is wrong")
+    without = create_app(replace(settings, operator_token="")).test_client()
+    assert_problem(
+        without.get(url, headers=headers),
+        401,
+        "OPERATOR_TOKEN is not set",
+    )
 
 
 def test_export_says_who_labelled_and_when(app: Flask, client: FlaskClient) -> None:

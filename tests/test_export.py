@@ -138,6 +138,12 @@ def test_run_that_is_not_better_is_only_published_by_force(
     assert "Published with --force, although no part is better." in report
 
 
+def test_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_text("damaged")
+    with pytest.raises(SystemExit, match=r"checkpoint\.pt is damaged"):
+        export_run(tmp_path, tmp_path, force=False)
+
+
 def test_first_model_is_published_and_one_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
     comparison = compare_with_published(onnx.ModelProto(), {"version": "1"}, {}, tmp_path / "a")
     assert comparison["objections"] == []

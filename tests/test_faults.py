@@ -593,6 +593,29 @@ def test_backup_is_restored_while_the_service_runs(client: FlaskClient, tmp_path
     assert listed(client) == kept
 
 
+def test_backup_is_one_file_that_a_new_machine_can_restore(
+    client: FlaskClient, settings: Settings, tmp_path: Path
+) -> None:
+    path, backup = post(client), tmp_path / "backups" / "backup.db"
+    backup.parent.mkdir()
+    flask(client, "predictions", "backup", backup)
+    other = create_app(replace(settings, data_dir=tmp_path / "new" / "data", database=""))
+    other_client = other.test_client()
+    status, printed = flask(other_client, "outbox", "status")
+    assert (status, "no outbox" in printed) == (1, True)
+    status, printed = flask(other_client, "predictions", "stats")
+    assert (status, "there is no directory" in printed) == (1, True)
+    assert flask(other_client, "predictions", "restore", backup)[0] == 0
+    assert listed(other_client) == [path]
+    assert [*backup.parent.iterdir()] == [backup]
+
+
+@pytest.mark.parametrize("command", ["backup", "export"])
+def test_missing_directory_is_named(client: FlaskClient, tmp_path: Path, command: str) -> None:
+    status, printed = flask(client, "predictions", command, tmp_path / "none" / "a.csv")
+    assert (status, printed) == (1, f"Error: There is no directory {tmp_path / 'none'}.\n")
+
+
 def listed_in(backup: Path) -> list[str]:
     """Return the paths of the predictions in a backup, newest first."""
     with closing(sqlite3.connect(backup)) as file:

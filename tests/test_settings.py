@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from webapp.app import create_app
 from webapp.auth import read_secret_key
 from webapp.errors import StartupError
 from webapp.settings import Settings, available_cpus, read_settings
@@ -139,6 +140,27 @@ def test_environment_wins_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     settings = read_settings()
     assert (settings.port, settings.host, settings.debug) == (8001, "0.0.0.0", False)
     assert read_settings({}).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PORT=1\nPORT: 8001\n", "Line 2 of .env should be NAME=VALUE"), (b"\xff\xfe", "UTF-8")],
+)
+def test_unreadable_file_is_not_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_bytes(content)
+    with pytest.raises(StartupError, match=message):
+        read_settings()
+
+
+def test_command_exits_with_a_sentence_if_a_setting_is_invalid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PORT", "much")
+    with pytest.raises(SystemExit, match=r"^PORT should be"):
+        create_app()
 
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -172,11 +172,24 @@ def test_start_on_a_used_port_fails_and_leaves_nothing(tmp_path: Path) -> None:
         server = Server(tmp_path, port=port)
         printed = server.printed()
     assert server.process.returncode == 1
-    assert "in use" in printed
-    assert str(port) in printed
+    assert f"127.0.0.1:{port} is in use" in printed
+    assert "Change PORT or HOST" in printed
     assert "Traceback" not in printed
     assert metrics_folders(server) == []
     assert [*tmp_path.iterdir()] == []  # not even a database
+
+
+@pytest.mark.parametrize("request_", [b"hunter2", b"GET / HTTP/1.1\r\nAuthorization hunter2"])
+def test_malformed_request_leaves_no_address_and_no_content_in_the_log(
+    server: Server, request_: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(request_ + b"\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    printed = server.stop()
+    assert "a malformed HTTP request was rejected" in printed
+    assert "hunter2" not in printed
+    assert "ip=" not in printed
 
 
 def test_stop_during_a_migration_leaves_nothing(

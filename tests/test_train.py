@@ -227,6 +227,7 @@ def test_files_that_are_not_those_of_mnist_are_reported(
         ("--learning-rate", "nan", "learning_rate should be greater than 0, but is nan"),
         ("--outliers-per-epoch", "-1", "outliers_per_epoch should be 0 or greater, but is -1"),
         ("--device", "toaster", "the device toaster cannot be used"),
+        ("--labelled", "/nowhere.npz", "there is no file /nowhere.npz"),
     ],
 )
 def test_options_are_checked_before_anything_is_loaded(

@@ -85,6 +85,8 @@ def _parse() -> tuple[argparse.Namespace, Settings]:
             help=f"default: {setting.default}",
         )
     options = parser.parse_args()
+    if options.labelled and not options.labelled.is_file():
+        parser.error(f"there is no file {options.labelled}")
     try:
         options.device = choose_device(options.device)
         values = {field.name: getattr(options, field.name) for field in fields(Settings)}

@@ -176,12 +176,15 @@ def delete_predictions() -> Response:
         visitor = services().visitors.current_id()
         mine = Deletion(before=last_id(), visitor=visitor)
         return jsonify(deleted=services().store.delete(mine) if visitor else 0)
+    ambiguous = BadRequest(
+        f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
+    )
+    if "mine" in request.args:
+        raise ambiguous
     _require_operator()
     time = query_param("to", parse_datetime, DATETIME)
-    if time is None or "mine" in request.args:
-        raise BadRequest(
-            f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
-        )
+    if time is None:
+        raise ambiguous
     if time > datetime.now(UTC):
         raise BadRequest("`to` should not be in the future.")
     return jsonify(deleted=services().store.delete(Deletion(before=first_id(time))))
@@ -328,8 +331,13 @@ def _is_operator() -> bool:
 
 
 def _require_operator() -> None:
-    if not _is_operator():
-        raise Unauthorized("Only the operator may do this: send `Authorization: Bearer TOKEN`.")
+    if _is_operator():
+        return
+    if not services().settings.operator_token:
+        raise Unauthorized("OPERATOR_TOKEN is not set, so nobody can sign in as the operator.")
+    if "Authorization" in request.headers:
+        raise Unauthorized("The operator token is wrong.")
+    raise Unauthorized("Only the operator may do this: send `Authorization: Bearer TOKEN`.")
 
 
 # ---- statistics, model, health ---------------------------------------------------------------

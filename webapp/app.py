@@ -1,5 +1,6 @@
 """The application factory: wiring only."""
 
+import sys
 from typing import cast
 
 from flask import Flask
@@ -7,12 +8,19 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp import api, auth, commands, limits, logs, metrics, pages, problems, ratelimit, services
+from webapp.errors import StartupError
 from webapp.settings import Settings, read_settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Return the application of one worker process. It starts no thread and writes no file."""
-    settings = settings or read_settings()
+    """Return the application of one worker process. It starts no thread and writes no file.
+
+    Exits with a message if a setting is invalid.
+    """
+    try:
+        settings = settings or read_settings()
+    except StartupError as error:
+        sys.exit(str(error))
     app = Flask(__name__)
     app.debug = settings.debug
     app.logger.setLevel(settings.log_level.upper())

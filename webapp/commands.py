@@ -21,7 +21,7 @@ from webapp.errors import Problem, QueryRejected, StartupError, StorageUnavailab
 from webapp.exports import csv_chunks, is_contradicted, save_data_set
 from webapp.files import replacing
 from webapp.prediction import ACCEPTED, OPERATOR, Deletion, Filters, first_id
-from webapp.services import OUTBOX_PAGES, services
+from webapp.services import OUTBOX, OUTBOX_PAGES, services
 from webapp.startup import unusable
 from webapp.stats import summarize
 from webapp.store import PredictionStore
@@ -123,6 +123,8 @@ def backup(file: Path) -> None:
     source = _sqlite_file()
     with replacing(file) as draft:
         _copy(source, draft)
+        with closing(sqlite3.connect(draft)) as copy:  # without a log, it may be read-only
+            copy.execute("PRAGMA journal_mode = DELETE")
     click.echo(f"copied {source} to {file}")
 
 
@@ -131,8 +133,12 @@ def backup(file: Path) -> None:
 def restore(file: Path) -> None:
     """Replace the content of the SQLite database with that of a backup."""
     target = _sqlite_file()
-    with closing(_open(file)) as source:
-        count = source.execute("SELECT count(*) FROM predictions").fetchone()[0]
+    try:
+        with closing(_open(file)) as source:
+            count = source.execute("SELECT count(*) FROM predictions").fetchone()[0]
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{file} is not a backup: {error}.") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as folder:
         draft = Path(folder) / "draft.db"
         _copy(file, draft)
@@ -144,7 +150,7 @@ def restore(file: Path) -> None:
 @outbox.command()
 def status() -> None:
     """Print how many predictions wait, since when, and how full the outbox is."""
-    waiting = services().store.outbox
+    waiting = _outbox()
     oldest = next(iter(waiting.oldest(1)), None)
     report = {
         "waiting": waiting.count(),
@@ -158,7 +164,19 @@ def status() -> None:
 @FILE
 def export_outbox(file: Path) -> None:
     """Write the predictions that wait to FILE.csv."""
+    if file.suffix != ".csv":
+        raise click.UsageError("FILE should end in .csv.")
+    _outbox()
     _write_csv(file, csv_chunks(services().store.iterate_outbox()))
+
+
+def _outbox() -> Database:
+    path = services().settings.data_dir / OUTBOX
+    if not path.is_file():
+        raise click.ClickException(
+            f"There is no outbox {path}. Start the service, or set DATA_DIR."
+        )
+    return services().store.outbox
 
 
 def _sqlite_file() -> Path:

@@ -50,7 +50,7 @@ def describe(target: Target) -> str:
         return str(target)
     options = extensions.parse_dsn(target)
     host = options.get("host") or options.get("hostaddr", "localhost")
-    name = options.get("dbname", options.get("user", ""))
+    name = options.get("dbname") or options.get("user") or "of this user"
     return f"{name} on {host}:{options.get('port', 5432)}"
 
 

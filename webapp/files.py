@@ -12,6 +12,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no directory {path.parent}.")
     with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         yield draft

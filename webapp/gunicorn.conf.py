@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from multiprocessing import get_context
+from typing import Any
 
 from gunicorn import glogging
 from gunicorn.arbiter import Arbiter
@@ -51,10 +52,23 @@ worker_tmp_dir = "/dev/shm" if _has_room("/dev/shm") else None
 
 
 class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
-    """gunicorn's logger without its access log."""
+    """gunicorn's logger with clearer messages, and without its access log."""
 
     def access(self, *_: object) -> None:
         """Print nothing: webapp/logs.py has a line for each request."""
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log a warning, but neither the address nor the content of a malformed request."""
+        if msg.startswith("Invalid request from ip="):
+            msg, args = "a malformed HTTP request was rejected", ()
+        super().warning(msg, *args, **kwargs)
+
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error; name the settings if the service cannot listen."""
+        if msg.startswith("Can't connect to"):
+            msg = "%s is in use, or is not an address of this machine. Change PORT or HOST."
+            args = (bind,)
+        super().error(msg, *args, **kwargs)
 
 
 def when_ready(arbiter: Arbiter) -> None:

@@ -186,4 +186,6 @@ def _shape(dimensions: list[int | str | None]) -> tuple[int | None, ...]:
 
 
 def _invalid_model(path: Path, reason: str) -> StartupError:
-    return StartupError(f"{path} is not valid: {reason}. Export it again: python -m export RUN.")
+    return StartupError(
+        f"{path} is not valid: {reason}. Run `make rollback`, or export a run again."
+    )

@@ -6,7 +6,7 @@ from typing import cast
 
 from flask import Flask, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
 from webapp.errors import Problem
 from webapp.limits import MAX_BODY_BYTES
@@ -39,6 +39,8 @@ def _http_exception(error: HTTPException) -> Response | HTTPException:
     detail = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         detail = f"The body is over {MAX_BODY_BYTES // 1024**2} MB. Send a smaller image."
+    if isinstance(error, NotFound):
+        detail = "The URL was not found. GET /api/openapi.json describes the API."
     # The error's own response keeps its headers, such as Allow.
     response = cast(Response, Response.force_type(error.get_response()))
     return _fill(response, error.name, detail)

@@ -1,5 +1,6 @@
 """The operator's settings, read once from the environment or `.env` and passed to components."""
 
+import io
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from webapp.errors import StartupError
 from webapp.parsing import parse_choice, parse_integer, parse_rate_limit
@@ -143,6 +145,19 @@ class Settings:
             object.__setattr__(self, "database", self.data_dir.absolute() / "predictions.db")
 
 
+def _read_env_file() -> Mapping[str, str | None]:
+    try:
+        text = Path(".env").read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f".env cannot be read as UTF-8 text: {error}.") from error
+    for statement in parse_stream(io.StringIO(text)):
+        if statement.error:
+            raise StartupError(f"Line {statement.original.line} of .env should be NAME=VALUE.")
+    return dotenv_values(stream=io.StringIO(text))
+
+
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; an empty value means the default.
 
@@ -150,7 +165,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises StartupError with the setting's name, the expected format and the value.
     """
     if environ is None:
-        sources: list[Mapping[str, str | None]] = [dotenv_values(".env"), os.environ]
+        sources: list[Mapping[str, str | None]] = [_read_env_file(), os.environ]
         environ = {name: text for source in sources for name, text in source.items() if text}
     values = {}
     for setting in fields(Settings):

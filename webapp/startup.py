@@ -88,9 +88,14 @@ def migrate_database(settings: Settings) -> bool:
 
 def unusable(database: Target, error: Exception) -> StartupError:
     """Return the error for an operator whose database does not answer as it should."""
-    remedy = "Restore it from a backup" if isinstance(database, Path) else "Start it"
+    cause, remedy = cause_of(error), "Start it"
+    if isinstance(database, Path):
+        remedy = "Restore it from a backup"
+        if not database.parent.is_dir():
+            cause = f"there is no directory {database.parent}"
+            remedy = "Start the service, which creates DATA_DIR"
     return StartupError(
-        f"The database {describe(database)} cannot be used: {cause_of(error)}. "
+        f"The database {describe(database)} cannot be used: {cause}. "
         f"{remedy}, or correct DATABASE_URL."
     )
 
