@@ -1774,7 +1774,7 @@ def test_token_is_asked_for_until_it_is_right_and_kept_for_the_tab(
 ) -> None:
     expect(review.locator("#token")).to_have_attribute("type", "password")
     sign_in(review, "ключ")
-    expect(review.locator("#message")).to_contain_text("Only the operator")
+    expect(review.locator("#message")).to_contain_text("token is wrong")
     expect(review.locator("#review")).to_be_hidden()
     sign_in(review)
     expect(review.locator("#question")).to_contain_text("Label 1")
