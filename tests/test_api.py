@@ -224,6 +224,7 @@ def test_smallest_strokes_are_no_failure(client: FlaskClient) -> None:
         (400, "[[[0.5, 0.5, 0]]]", "width greater than 0"),
         (400, f"[[[0.5, 0.5, 1{'0' * 400}]]]", "between 0 and 1"),
         (400, f"[[{'[0.5, 0.5, 0.1], ' * 10_000} [0.5, 0.5, 0.1]]]", "10,000 points"),
+        (400, f"[{30_000 * '[],'} []]", "10,000 points"),
         (400, '[[[0.5, 0.5, 0.1]]], "image": "data:,"', "not both"),
     ],
 )

@@ -316,6 +316,10 @@ def test_hostile_files_are_read_or_refused(pytestconfig: pytest.Config) -> None:
     assert outcomes.keys() == {201, 400, 422}
 
 
+def test_thin_jpeg_is_decoded() -> None:
+    assert decode(encoded(Image.new("L", (2, 3000), 9), "JPEG")).width == 1
+
+
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE"])
 def test_png_chunk_that_decides_pixels_has_to_be_intact(name: bytes) -> None:
     picture = seven().convert("P") if name == b"PLTE" else seven()

@@ -156,7 +156,9 @@ def metrics_folders(server: Server) -> list[Path]:
 
 
 def test_stop_leaves_no_process_and_no_folder(server: Server) -> None:
-    processes = psutil.Process(server.process.pid).children()
+    master = psutil.Process(server.process.pid)
+    wait_until(lambda: len(master.children()) == 2)  # one may answer before the other is forked
+    processes = master.children()
     assert server.post()["predicted_digit"] == 7
     assert (len(processes), len(metrics_folders(server))) == (2, 1)
     lines = [json.loads(line) for line in server.stop().splitlines()]

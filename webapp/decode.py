@@ -83,7 +83,8 @@ def _decode_plain_png(container: Container) -> Image.Image | None:
 def _decode_with_pillow(data: bytes) -> Image.Image:
     file = Image.open(io.BytesIO(data), formats=FORMATS)
     factor = max(1, max(file.size) // MAX_EDGE_PX)
-    file.draft(None, (file.width // factor, file.height // factor))  # reduces a JPEG
+    width, height = (max(1, side // factor) for side in file.size)
+    file.draft(None, (width, height))  # reduces a JPEG
     file.load()
     return reduce_large(_with_8_bits(file))
 

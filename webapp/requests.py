@@ -18,7 +18,7 @@ from webapp.errors import BadRequest, NotAnImage, UnsupportedMedia
 from webapp.limits import FREE_BODY_BYTES
 from webapp.parsing import parse_bool, parse_datetime, parse_integer
 from webapp.prediction import Filters
-from webapp.strokes import Stroke, parse_strokes
+from webapp.strokes import MAX_POINTS, Stroke, parse_strokes
 
 FILTERS = ("digit", "labelled", "right", "reviewed", "model_version", "from", "to")
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
@@ -26,6 +26,8 @@ SMALL_PICTURE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
+
+MAX_BRACKETS = 2 * MAX_POINTS + 100  # in a JSON body: each point and each stroke has one
 
 T = TypeVar("T")
 
@@ -89,8 +91,11 @@ def json_object() -> dict[str, Any]:
     """Return the JSON object in the body. Raises BadRequest, UnsupportedMedia."""
     if request.mimetype != "application/json":
         raise UnsupportedMedia("Send application/json.")
+    data = request.get_data()
+    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:  # parsing would take up to 200 MB
+        raise BadRequest(f"`strokes` should have at most {MAX_POINTS:,} points.")
     try:
-        body = json.loads(request.get_data())
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadRequest("The body is not JSON.") from error
     if not isinstance(body, dict):
