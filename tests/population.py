@@ -106,10 +106,13 @@ def new_app(folder: Path) -> Flask:
 def error_rate(models: Path, people: list[Person]) -> float:
     """Return the share of drawings that the model in a folder reads wrong."""
     model = Model(models / "digits.onnx")
-    wrong_answers = [
-        model.classify(examine(draw_strokes(strokes), is_drawing=True).pixels).predicted_digit
-        != digit
-        for person in people
-        for digit, strokes in person
-    ]
-    return float(np.mean(wrong_answers))
+    pixels, digits = prepare_all(people)
+    answers = [model.classify(each).predicted_digit for each in pixels]
+    return float(np.mean(answers != digits))
+
+
+def prepare_all(people: list[Person]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return what the model is given, uint8 [n, 28, 28], and the digits that were drawn, [n]."""
+    drawings = [drawing for person in people for drawing in person]
+    pixels = [examine(draw_strokes(strokes), is_drawing=True).pixels for _, strokes in drawings]
+    return np.stack(pixels), np.array([digit for digit, _ in drawings])

@@ -3,18 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from tests.population import ARTIFACTS, SCENARIOS, Person, collect, population
+from tests.population import ARTIFACTS, SCENARIOS, collect, population, prepare_all
 from train.data import Digits, Splits, TrainingSet, load_mnist
 from train.fit import choose_device, evaluate_accuracy, fit
 from train.labelled import FINE_TUNING, add_labelled, load_published
 from train.model import Network
 from train.sources import Drawing
-from webapp.preprocess import examine
-from webapp.strokes import draw_strokes
 
 
 @pytest.fixture
@@ -28,7 +25,8 @@ def splits(mnist: Path, drawings: list[Drawing], tmp_path: Path) -> Splits:
     assert collect(tmp_path, SCENARIOS["reviewed"], people, labels) == "800 digits and 0 outliers"
     old = Splits(TrainingSet(train[:4000]), {"MNIST": val[:500]}, {"MNIST": test[:1000]}, {})
     splits = add_labelled(old, labels)
-    return replace(splits, test=old.test | {"others": prepared(population(drawings, seed=1))})
+    others = Digits(*map(torch.from_numpy, prepare_all(population(drawings, seed=1))))
+    return replace(splits, test=old.test | {"others": others})
 
 
 def test_round_halves_the_error_of_a_population_and_forgets_nothing(splits: Splits) -> None:
@@ -40,17 +38,6 @@ def test_round_halves_the_error_of_a_population_and_forgets_nothing(splits: Spli
     assert before["others"] > 0.1
     assert after["others"] < before["others"] / 2
     assert after["MNIST"] < before["MNIST"] + 0.01
-
-
-def prepared(people: list[Person]) -> Digits:
-    """Return the pictures that the network would be given."""
-    pixels = [
-        examine(draw_strokes(strokes), is_drawing=True).pixels
-        for person in people
-        for _, strokes in person
-    ]
-    labels = [digit for person in people for digit, _ in person]
-    return Digits(torch.from_numpy(np.stack(pixels)), torch.tensor(labels))
 
 
 def errors(network: Network, splits: Splits) -> dict[str, float]:

@@ -176,15 +176,13 @@ def delete_predictions() -> Response:
         visitor = services().visitors.current_id()
         mine = Deletion(before=last_id(), visitor=visitor)
         return jsonify(deleted=services().store.delete(mine) if visitor else 0)
-    ambiguous = BadRequest(
-        f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
-    )
-    if "mine" in request.args:
-        raise ambiguous
-    _require_operator()
+    if "mine" not in request.args:
+        _require_operator()
     time = query_param("to", parse_datetime, DATETIME)
-    if time is None:
-        raise ambiguous
+    if time is None or "mine" in request.args:
+        raise BadRequest(
+            f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
+        )
     if time > datetime.now(UTC):
         raise BadRequest("`to` should not be in the future.")
     return jsonify(deleted=services().store.delete(Deletion(before=first_id(time))))

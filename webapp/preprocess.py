@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
-from webapp.segment import Components, Mask, components, find_digit, runs
+from webapp.segment import Mask, components, find_digit, runs
 
 SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
 IMAGE_PX = 28  # edge of the output
@@ -26,7 +26,7 @@ INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where th
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's longer side
-SAME_MARGIN = 0.4  # difference of two margins of a gap, of its longer side
+SAME_MARGIN = 0.4  # largest difference of two margins of a gap, relative to its longer side
 CONVEX = 0.02  # share of the area that may be missing between two points of a row or a column
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
@@ -180,24 +180,21 @@ def _has_panel(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
 def _surrounds_digit(mask: Mask) -> bool:
     """Return whether ink that covers most of an image is a panel, and not a bold digit with gaps.
 
-    A panel is convex. Of the digits only a 0 is, and it has one gap, which is convex too and has
-    the same margin at the sides as at the top and bottom.
+    A panel is convex. Of the digits, only a 0 is. Its gap is convex too, and is as far from the
+    sides as from the top and bottom.
     """
     ink = _reduced(mask) >= 128
-    outside = _parts(np.pad(~ink, 1, constant_values=True))
-    gaps = np.flatnonzero((outside.left > 0) & (outside.area > 4))
-    gap = np.isin(outside.labels, gaps)[1:-1, 1:-1]
-    if not len(gaps) or not _is_convex(ink | gap):
+    background = np.pad(~ink, 1, constant_values=True)
+    parts = components(background, background.astype(np.float32))
+    enclosed = np.flatnonzero((parts.left > 0) & (parts.area > 4))
+    gap = np.isin(parts.labels, enclosed)[1:-1, 1:-1]
+    if not gap.any() or not _is_convex(ink | gap):
         return False
-    if len(gaps) > 1 or len(_parts(ink).area) > 1 or not _is_convex(gap):
+    if not _is_convex(gap):
         return True
-    height, width = outside.height[gaps[0]], outside.width[gaps[0]]
+    height, width = gap.any(axis=1).sum(), gap.any(axis=0).sum()
     difference = (ink.shape[0] - height) - (ink.shape[1] - width)
     return bool(abs(difference) > SAME_MARGIN * max(height, width))
-
-
-def _parts(mask: Mask) -> Components:
-    return components(mask, mask.astype(np.float32))
 
 
 def _is_convex(mask: Mask) -> bool:
