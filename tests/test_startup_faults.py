@@ -314,3 +314,15 @@ def test_password_is_understood_or_refused_and_never_printed(
         is_right = parse_dsn(str(url.database))["password"] == password
     assert is_right
     assert password not in printed
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://me:hunter2@db/digits", "digits on db:5432"),
+        ("postgresql://me@db:5433", "me on db:5433"),
+        ("postgresql://", "of this user on localhost:5432"),
+    ],
+)
+def test_database_is_named_after_what_the_url_has(url: str, name: str) -> None:
+    assert describe(url) == name
