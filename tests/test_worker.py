@@ -4,13 +4,16 @@ import http.client
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
-from tests.conftest import LIMIT_S, Server, wait_until
+from tests.conftest import LIMIT_S, Server, environment, wait_until
 from tests.test_database import made
 from webapp.database import Database
 from webapp.worker import LINGER_S, REQUEST_TIMEOUT_S, SEND_TIMEOUT_S
@@ -106,11 +109,34 @@ def test_accepted_connections_are_answered_when_the_server_stops(server: Server)
     connections = [connect(server, POST) for _ in range(50)]  # accepted by the kernel
     master.send_signal(signal.SIGTERM)
     wait_until(lambda: not master.net_connections())  # the port is closed, the workers told to stop
+    with pytest.raises(TimeoutError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=0.5)
     for worker in workers:
         worker.resume()
     answers = [received(connection)[:12] for connection in connections]
     server.stop()
     assert set(answers) == {b"HTTP/1.1 200"}
+
+
+def test_reloading_the_workers_refuses_no_connection(server: Server) -> None:
+    workers = psutil.Process(server.process.pid).children()
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not any(worker.is_running() for worker in workers))
+    assert server.status("/healthz") == 200
+
+
+def test_socket_of_systemd_stays_open_when_the_server_stops(tmp_path: Path) -> None:
+    start = f"LISTEN_PID=$$ LISTEN_FDS=1 exec {sys.executable} -m webapp 3<&0"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command, inherited = ["sh", "-c", start], listener.fileno()
+        with (
+            subprocess.Popen(command, env=environment(tmp_path), stdin=inherited) as new,
+            socket.create_connection(listener.getsockname(), timeout=LIMIT_S) as connection,
+        ):
+            connection.sendall(GET)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            new.terminate()
+        socket.create_connection(listener.getsockname(), timeout=0.5).close()
 
 
 def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server) -> None:

@@ -7,6 +7,8 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -16,7 +18,7 @@ from gunicorn.arbiter import Arbiter
 from webapp import logs
 from webapp.errors import StartupError
 from webapp.settings import read_settings
-from webapp.worker import Worker
+from webapp.worker import Worker, refuse_connections
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -79,6 +81,8 @@ def when_ready(arbiter: Arbiter) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     import webapp.app  # noqa: F401  imported once, shared by all workers
 
+    arbiter.stop = partial(_stop, arbiter, arbiter.stop)
+
     gc.freeze()  # otherwise each worker's garbage collector would copy shared memory
 
     # In a child process, because neither sessions nor connection pools survive a fork. gunicorn
@@ -95,6 +99,14 @@ def when_ready(arbiter: Arbiter) -> None:
         sys.exit(f"Startup was terminated by {name}.{cause}")
     if child.exitcode:
         sys.exit(child.exitcode)
+
+
+def _stop(arbiter: Arbiter, stop: Callable[[bool], None], graceful: bool = True) -> None:
+    """Stop the workers, but first let no more clients connect. systemd keeps its sockets open."""
+    if not arbiter.systemd:
+        for listener in arbiter.LISTENERS:
+            refuse_connections(listener)
+    stop(graceful)
 
 
 def _prepare() -> None:

@@ -1,7 +1,9 @@
 """gunicorn's threaded worker, with timeouts for slow clients; a stop loses no request."""
 
+import ctypes
 import select
 import socket
+import struct
 import time
 from contextlib import suppress
 
@@ -14,6 +16,11 @@ ACCEPT_DELAY_S = 0.005
 LINGER_S = 0.1  # maximum time a thread waits for the next request before it is free again
 LINGER_THREADS = 50  # with more busy threads, none waits
 SEND_TIMEOUT_S = 20  # maximum time that a client may read nothing of its response
+HANDSHAKE_S = 0.2  # time in which connections that clients have begun to open are still accepted
+
+SO_ATTACH_FILTER = 26  # Linux; missing in the socket module
+# A BPF program, see bpf(4): load the flags of the TCP segment; if it is a SYN, drop it.
+DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -73,8 +80,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _close_listener(self, listener: BaseSocket) -> None:
         # Closing resets the connections that the kernel has accepted, so take them over first.
-        before = -1
-        while before != self.nr_conns:
-            before = self.nr_conns
+        end = time.monotonic() + HANDSHAKE_S
+        while select.select([listener], [], [], max(0, end - time.monotonic()))[0]:
             super().accept(listener)
         listener.close()
+
+
+def refuse_connections(listener: BaseSocket) -> None:
+    """Let the kernel open no further connections for any process that shares the socket.
+
+    Those that clients have begun to open are still accepted. A client's system tries to connect
+    again after a second, and reaches whatever listens then. Does nothing on other systems than
+    Linux.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *op) for op in DROP_SYN))
+    with suppress(OSError):
+        listener.setsockopt(
+            socket.SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            struct.pack("HP", len(DROP_SYN), ctypes.addressof(program)),
+        )
