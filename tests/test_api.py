@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -175,6 +176,7 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
         {"data": SEVEN, "content_type": "image/apng"},
         {"json": {"image": "\r\n".join(re.findall(".{1,76}", DATA_URL))}},
         {"json": {"image": "data:;base64," + base64.b64encode(SEVEN + b"\0").decode().rstrip("=")}},
+        {"json": {"image": " DATA:; Base64," + quote(DATA_URL.partition(",")[2], safe="")}},
     ],
     ids=[
         "jpeg",
@@ -189,6 +191,7 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
         "apng",
         "data url of several lines",
         "data url without padding",
+        "percent-encoded data url",
     ],
 )
 def test_picture_may_come_in_several_ways(client: FlaskClient, request_: dict[str, Any]) -> None:

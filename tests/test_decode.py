@@ -30,7 +30,7 @@ from tests.corpus import (
 )
 from tests.pictures import encoded, seven
 from tests.test_preprocess import same
-from webapp.containers import PNG_SIGNATURE, read_container
+from webapp.containers import JPEG_END, PNG_SIGNATURE, read_container
 from webapp.decode import TRANSPOSITIONS, decode
 from webapp.errors import BlankImage, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
 from webapp.preprocess import prepare
@@ -69,9 +69,10 @@ def webp_header(width: int, height: int) -> bytes:
         png_chunk(b"eXIf", exif([turned(6)])[:14]),
         png_chunk(b"tEXt", b"comment\0wrong checksum", checksum=7),
         png_chunk(b"tRNS", b"\0\0", checksum=7),
+        png_chunk(b"tRNS", bytes(300)),
         png_chunk(b"acTL", b"broken"),
     ],
-    ids=["iTXt", "zTXt", "iCCP", "no profile", "eXIf", "cut eXIf", "tEXt", "tRNS", "acTL"],
+    ids=["iTXt", "zTXt", "iCCP", "no ICC", "eXIf", "cut", "tEXt", "tRNS", "long", "acTL"],
 )
 def test_png_is_read_whatever_its_metadata(chunk: bytes) -> None:
     for picture in (seven(), seven().convert("P")):  # two decoders read them
@@ -100,11 +101,11 @@ def test_file_of_too_many_parts_is_refused(body: bytes) -> None:
         decode(body)
 
 
-@pytest.mark.parametrize("scans", [501, 30])
-def test_jpeg_with_too_many_scans_is_refused(scans: int) -> None:
+@pytest.mark.parametrize(("scans", "end"), [(501, JPEG_END), (30, JPEG_END), (15, b"")])
+def test_jpeg_with_too_many_scans_is_refused(scans: int, end: bytes) -> None:
     large = encoded(Image.new("L", (4000, 4000)), "JPEG") if scans < 500 else JPEG
     with pytest.raises(NotAnImage, match="too many scans"):
-        decode(large[:-2] + b"\xff\xda\0\x08\1\1\0\1\x3f\0" * scans + large[-2:])
+        decode(large[:-2] + b"\xff\xda\0\x08\1\1\0\1\x3f\0" * scans + end)
 
 
 # ---- Orientation -----------------------------------------------------------------------------
@@ -180,6 +181,15 @@ def test_animation_is_not_queued_with_small_pictures() -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_only_the_first_frame_of_a_large_animation_is_decoded(
+    format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.decode.MAX_ANIMATED_PIXELS", 2 * 280 * 280 - 1)
+    with pytest.raises(BlankImage):
+        prepare(decode(animated(format_, FRAMES)))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
 def test_animation_without_ink_is_blank(format_: str) -> None:
     with pytest.raises(BlankImage):
         prepare(decode(animated(format_, [FRAMES[0], FRAMES[2]])))
@@ -199,6 +209,7 @@ def test_jpeg_may_lack_its_end_marker_but_no_pixels(progressive: bool, restart: 
     expected = decode(body).tobytes()
     for missing in (1, 2):
         assert decode(body[:-missing]).tobytes() == expected
+    assert decode(body[:-2] + b"\xff\xfe\0\x09cut").tobytes() == expected
     for length in range(0, len(body) - 12, 7):
         with pytest.raises(NotAnImage):
             decode(body[:length])
@@ -250,6 +261,7 @@ def test_huge_picture_is_refused(body: bytes, message: str) -> None:
         ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
         ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"),
         ("AVIF", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"),
+        ("AVIF", b"\0\0\0\x20ftypmif1\0\0\0\0mif1miafavif"),
         ("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
         ("SVG", b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- 7 -->\n<svg/>'),
         ("PDF", b"%PDF-1.7\n"),

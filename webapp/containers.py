@@ -29,6 +29,7 @@ PNG_PALETTE = 3  # a color type
 PNG_HEAD = frozenset({b"IHDR", b"PLTE", b"tRNS"})  # once, before the pixels
 PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 PNG_KEPT = PNG_HEAD | PNG_ANIMATION | {b"IDAT", b"eXIf"}
+PNG_TRANSPARENT_BYTES = {0: 2, 2: 6}  # in tRNS, by color type
 PNG_ANCILLARY = 0x20  # a bit of the first letter
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -55,7 +56,7 @@ EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # by type
 OTHER_FORMATS = {
     name: re.compile(pattern, re.DOTALL | re.IGNORECASE)
     for name, pattern in {
-        "AVIF": rb".{4}ftyp(avif|avis)",
+        "AVIF": rb".{4}ftyp(avif|avis|mif1.{4}(....){,9}?avif)",
         "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
         "SVG": rb"(\xef\xbb\xbf)?\s*(<svg|<(\?xml|!doctype|!--).{,4000}?<svg)",
         "PDF": rb".{,1024}?%PDF-",
@@ -151,7 +152,10 @@ def _read_png(body: bytes) -> Container:
     channels = PNG_CHANNELS.get(color_type, 0)
     _check_size(width, height, bytes_per_pixel=channels * depth / 8)
     is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced
-    kept = [chunk for chunk in chunks if chunk.name != b"eXIf"]
+    dropped = {b"eXIf"}
+    if not _is_png_transparency(contents.get(b"tRNS", b""), color_type, contents.get(b"PLTE", b"")):
+        dropped.add(b"tRNS")
+    kept = [chunk for chunk in chunks if chunk.name not in dropped]
     return Container(
         "PNG",
         _png_file(chunk for chunk in kept if chunk.name not in PNG_ANIMATION),
@@ -161,6 +165,13 @@ def _read_png(body: bytes) -> Container:
         channels if is_plain and b"tRNS" not in contents else None,
         _png_file(kept) if b"acTL" in contents else None,
     )
+
+
+def _is_png_transparency(content: bytes, color_type: int, palette: bytes) -> bool:
+    """Return whether a tRNS chunk has a length that fits; like libpng, we ignore others."""
+    if color_type == PNG_PALETTE:
+        return len(content) <= len(palette) // 3
+    return len(content) == PNG_TRANSPARENT_BYTES.get(color_type)
 
 
 def _png_chunks(body: bytes) -> Iterator[Chunk]:
@@ -214,6 +225,8 @@ def _read_jpeg(body: bytes) -> Container:
     height, width = struct.unpack_from(">HH", frame.ljust(5, b"\0"), 1)
     _check_size(width, height)
     scanned = width * height * sum(scan[0] for scan in scans if scan)
+    if not has_end:  # it is decoded twice
+        scanned *= 2
     if len(scans) > MAX_SCANS or scanned > MAX_SCANNED:
         raise NotAnImage("The JPEG has too many scans. Save it again in another format.")
     if not has_end and not _jpeg_has_all_scans(frame, scans):
@@ -251,7 +264,7 @@ def _jpeg_segments(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         length = int.from_bytes(body[start : start + 2])
         end = start + length
         if length < 2 or end > len(body):
-            raise NotAnImage(UNREADABLE)
+            return
         content, start = body[start + 2 : end], end
         if marker == JPEG_SCAN:
             scan_end = JPEG_SCAN_END.search(body, end)

@@ -12,7 +12,7 @@ import numpy as np
 from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageSequence
 
-from webapp.containers import MAX_FRAMES, MAX_PIXELS, UNREADABLE, Container, read_container
+from webapp.containers import MAX_FRAMES, UNREADABLE, Container, read_container
 from webapp.errors import NotAnImage
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -20,6 +20,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's o
 
 MAX_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
 MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
+MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # it holds the interpreter lock while it decodes
 TRANSPOSITIONS = {
@@ -99,20 +100,25 @@ def _with_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_16_bits(image: Image.Image) -> Image.Image:
-    """Return the 8 highest bits of those that are used: some scanners use 8, 10 or 12 of 16."""
+    """Return the 8 highest bits of those that are used: some scanners use 8, 10 or 12 of 16.
+
+    Large images are reduced.
+    """
     levels = np.asarray(image, np.uint16)
     unused_bits = max(int(levels.max()).bit_length() - 8, 0)
-    grey = Image.fromarray((levels >> unused_bits).astype(np.uint8))
+    grey = reduce_large(Image.fromarray((levels >> unused_bits).astype(np.uint8)))
     if "transparency" in image.info:
-        grey.putalpha(Image.fromarray(levels != image.info["transparency"]))
+        opaque = Image.fromarray(levels != image.info["transparency"])
+        grey.putalpha(reduce_large(opaque.convert("L")))
     return grey
 
 
 def _first_frame_with_ink(data: bytes) -> Image.Image | None:
+    """Return the first frame after the first one that is not blank, or None."""
     with suppress(Exception):  # a frame may be broken
         file = Image.open(io.BytesIO(data), formats=FORMATS)
-        count = min(MAX_FRAMES, MAX_PIXELS // (file.width * file.height))
-        for frame in islice(ImageSequence.Iterator(file), count):
+        count = min(MAX_FRAMES, MAX_ANIMATED_PIXELS // (file.width * file.height))
+        for frame in islice(ImageSequence.Iterator(file), 1, count):
             image = reduce_large(_with_8_bits(frame))
             if not _is_blank(image):
                 return image

@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
+from urllib.parse import unquote
 from uuid import UUID
 
 from flask import request
@@ -76,11 +77,12 @@ def _form_file() -> bytes:
 
 def _data_url(url: object) -> bytes:
     head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    head = "".join(head.split()).lower()
     if not (head.startswith("data:") and head.endswith(";base64")):
         raise BadRequest(
             'The body should be {"image": "data:image/png;base64,…"} or {"strokes": […]}.'
         )
-    data = "".join(data.split()).rstrip("=")  # lines and padding are optional
+    data = "".join(unquote(data).split()).rstrip("=")  # lines and padding are optional
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
