@@ -104,7 +104,7 @@ def test_unknown_database_aborts_startup_even_if_it_was_seen(
     with closing(psycopg2.connect(postgres("postgres"))) as connection:
         connection.autocommit = True
         connection.cursor().execute(f"ALTER DATABASE {name} RENAME TO {name}_old")
-    with pytest.raises(StartupError, match=f'database "{name}" does not exist'):
+    with pytest.raises(StartupError, match=f'"{name}" does not exist. Correct DATABASE_URL'):
         check_and_migrate(settings)
 
 

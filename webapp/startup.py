@@ -88,16 +88,15 @@ def migrate_database(settings: Settings) -> bool:
 
 def unusable(database: Target, error: Exception) -> StartupError:
     """Return the error for an operator whose database does not answer as it should."""
-    cause, remedy = cause_of(error), "Start it"
-    if isinstance(database, Path):
-        remedy = "Restore it from a backup"
+    cause, remedy = cause_of(error), "Start it, or correct DATABASE_URL"
+    if is_misconfigured(error):
+        remedy = "Correct DATABASE_URL"
+    elif isinstance(database, Path):
+        remedy = "Restore it from a backup, or correct DATABASE_URL"
         if not database.parent.is_dir():
             cause = f"there is no directory {database.parent}"
-            remedy = "Start the service, which creates DATA_DIR"
-    return StartupError(
-        f"The database {describe(database)} cannot be used: {cause}. "
-        f"{remedy}, or correct DATABASE_URL."
-    )
+            remedy = "Start the service, which creates DATA_DIR, or correct DATABASE_URL"
+    return StartupError(f"The database {describe(database)} cannot be used: {cause}. {remedy}.")
 
 
 def prepare_outbox(data_dir: Path) -> None:
