@@ -20,26 +20,23 @@ SOURCES = {
     "Characters (Version 2), Llorens et al., UCI Machine Learning Repository (CC BY 4.0)",
     "labelled": "drawings that the service stored, with labels that the operator reviewed",
 }
-METHODOLOGY = (
-    "The metrics were measured on data used for neither training nor validation: MNIST's "
-    "test set, and pen strokes by 17 other writers, drawn on a canvas in four styles and prepared "
-    "by the code that serves. `shapes`: digits drawn by the generator that also draws some of the "
-    "training data, with other random numbers. `pictures`: the digits that this code finds in "
-    "synthetic photographs of the drawings, with clutter of kinds that were not used in training, "
-    "also where the service would say that a picture is unclear. `labelled`: "
-    "drawings by users of the service whose other drawings were not used either. "
-    "The comparison that decides about publication uses the same data. "
-    "Intervals (95 %) are bootstrapped over the writers. "
-    "confident_error_rate: share of the predictions that are wrong and not uncertain. "
-    "uncertain_correct_rate: share of the correct predictions that are uncertain, with a "
-    "confidence under doubt_below. rejection_rate: the same share of all predictions. "
-    "ece: expected calibration error, 15 bins. ece_floor: the ece of a "
-    "perfectly calibrated model on so few digits. "
-    "confusion: true digits (rows) by predictions (columns). "
-    "ood_rejection_rate: the rejection_rate of scribbles and letters of kinds and fonts that were "
-    "not used in training. seed_statistics: accuracy over training runs that differ only in "
-    "their seed."
-)
+METHODOLOGY = """\
+All metrics are measured on data used for neither training nor validation; the gate uses the same
+data. MNIST: its test set. white-on-black, black-on-white, transparent, photo: pen strokes by 17
+other writers, drawn on a canvas in these styles and prepared by the service's code. shapes:
+digits by the generator that also draws training data, with another seed. pictures: the digits
+that the service finds in synthetic photographs of the writers' drawings, with kinds of clutter
+not used in training, including pictures that the service would call unclear. labelled: drawings
+by users of the service, none of whose drawings were used for training. Intervals are 95 %,
+bootstrapped over the writers. confident_error_rate: share of the predictions that are wrong and
+not uncertain. uncertain_correct_rate: share of the correct predictions that are uncertain, with a
+confidence below doubt_below. rejection_rate: share of all predictions that are uncertain. ece:
+expected calibration error, 15 bins. ece_floor: the ece of a perfectly calibrated model on as many
+digits. confusion: true digits (rows) by predictions (columns). ood_rejection_rate: the
+rejection_rate of drawings that are not one digit; only the kinds of `symbols` are also used in
+training, drawn with another seed. seed_statistics: accuracy of training runs that differ only in
+their seed.
+"""
 
 
 def make_card(
@@ -67,7 +64,7 @@ def make_card(
         "figures": metrics["test"],
         "ood_rejection_rate": metrics["ood_rejection_rate"],
         "seed_statistics": seed_statistics(metrics, all_metrics),
-        "methodology": METHODOLOGY,
+        "methodology": " ".join(METHODOLOGY.split()),
     }
 
 

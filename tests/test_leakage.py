@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from train import ablation, outliers
+from train import ablation, outliers, symbols
 from train.__main__ import main as train
 from train.data import COPIES, SYNTHETIC_EPOCHS, TEST_SEED, Digits, load
 from train.drawings import Pixels, render_all
@@ -191,11 +191,12 @@ def draw_outliers() -> tuple[Pixels, Pixels]:
     return render_all(training, ["white-on-black"]), render_all(test, ["white-on-black"])
 
 
-def test_test_outliers_are_of_kinds_and_fonts_not_trained_on(
+def test_test_outliers_are_of_kinds_not_trained_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not {*outliers.TRAIN_SCRIBBLES} & {*outliers.TEST_SCRIBBLES}
     assert not {*outliers.TRAIN_FONTS} & {*outliers.TEST_FONTS}
+    assert not {*symbols.TRAIN} & {*symbols.TEST}
     training, test = draw_outliers()
     with monkeypatch.context() as patch:
         patch.setattr(outliers, "TRAIN_SCRIBBLES", outliers.TRAIN_SCRIBBLES[:1])
@@ -203,4 +204,5 @@ def test_test_outliers_are_of_kinds_and_fonts_not_trained_on(
         assert (draw_outliers()[1] == test).all()
     monkeypatch.setattr(outliers, "TEST_SCRIBBLES", outliers.TEST_SCRIBBLES[:1])
     monkeypatch.setattr(outliers, "TEST_FONTS", outliers.TEST_FONTS[:1])
+    monkeypatch.setattr(symbols, "TEST", {"hash": symbols.TEST["hash"]})
     assert (draw_outliers()[0] == training).all()

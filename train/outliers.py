@@ -1,11 +1,12 @@
-"""Drawings that are not one digit: scribbles, letters, and digits that run together.
+"""Drawings that are not one digit: scribbles, symbols, letters, and digits that run together.
 
 The network is trained to give every digit the same probability on them: outlier exposure, from
 Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019. The
 share of uncertain outliers is measured on other kinds and other fonts.
 """
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from train import symbols
 from train.drawings import Renderer, draw_varied, rotation
 from train.settings import Settings
 from train.sources import Drawing, Points
@@ -56,6 +58,18 @@ def _zigzag(rng: np.random.Generator) -> list[Points]:
     return [corners + rng.normal(0, 0.3, corners.shape)]
 
 
+def _polygon(rng: np.random.Generator) -> list[Points]:
+    count = rng.integers(3, 6)
+    angle = 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
+    corners = np.stack((np.cos(angle), np.sin(angle)), axis=1) * rng.uniform(0.6, 1, (count, 1))
+    return [np.concatenate((corners, corners[:1])) * (1, rng.uniform(0.6, 1))]
+
+
+def _blob(rng: np.random.Generator) -> list[Points]:
+    angle, radius = rng.uniform(0, 2 * np.pi, 150), np.sqrt(rng.random((150, 1)))
+    return [np.stack((np.cos(angle), np.sin(angle)), axis=1) * radius * (1, rng.uniform(0.5, 1))]
+
+
 def _hatching(rng: np.random.Generator) -> list[Points]:
     lines = np.array([[(x, 0), (x, 4)] for x in range(rng.integers(3, 8))])
     return list(lines + rng.normal(0, 0.2, lines.shape))
@@ -75,36 +89,40 @@ def _scrawl(rng: np.random.Generator) -> list[Points]:
     return [rng.random((rng.integers(8, 16), 2))]
 
 
-TRAIN_SCRIBBLES: tuple[Scribble, ...] = (_walk, _lines, _knot, _shapes, _zigzag)
+TRAIN_SCRIBBLES: tuple[Scribble, ...] = (_walk, _lines, _knot, _shapes, _zigzag, _polygon, _blob)
 TEST_SCRIBBLES: tuple[Scribble, ...] = (_hatching, _spiral, _star, _scrawl)
 
 
 def make_train_outliers(
     drawings: Sequence[Drawing], settings: Settings, seed: int
 ) -> list[Renderer]:
-    """Return the outliers of an epoch: half scribbles, a quarter letters, a quarter joined digits.
+    """Return the outliers of an epoch: scribbles, symbols, letters and joined digits, 2:2:1:1.
 
     All but the letters are warped like the digits, so that a warp is not a sign of an outlier.
     """
     rng = np.random.default_rng(seed)
     count, amplitude = settings.outliers_per_epoch, settings.warp_amplitude
-    quarter = count // 4
+    sixth = count // 6
     return [
-        *_make_scribbles(TRAIN_SCRIBBLES, count - 2 * quarter, amplitude, rng),
-        *_make_letters(TRAIN_LETTERS, TRAIN_FONTS, quarter, rng),
-        *(partial(draw_varied, _join(drawings, rng), amplitude) for _ in range(quarter)),
+        *_make_scribbles(TRAIN_SCRIBBLES, count - 4 * sixth, amplitude, rng),
+        *_make_symbols(symbols.TRAIN, 2 * sixth, amplitude, rng),
+        *_make_letters(TRAIN_LETTERS, TRAIN_FONTS, sixth, rng),
+        *(partial(draw_varied, _join(drawings, rng), amplitude) for _ in range(sixth)),
     ]
 
 
 def make_test_outliers(count: int) -> dict[str, list[Renderer]]:
     """Return `count` outliers of each kind, always the same.
 
-    The kinds of scribbles and the fonts of the letters are not used in training.
+    Only the kinds of the symbols are also used in training. The scribbles and the other symbols
+    are of other kinds, the letters of other fonts.
     """
-    rng = np.random.default_rng(0)
+    rng, amplitude = np.random.default_rng(0), Settings.warp_amplitude
     return {
-        "scribbles": _make_scribbles(TEST_SCRIBBLES, count, Settings.warp_amplitude, rng),
+        "scribbles": _make_scribbles(TEST_SCRIBBLES, count, amplitude, rng),
         "letters": _make_letters(TEST_LETTERS, TEST_FONTS, count, rng),
+        "symbols": _make_symbols(symbols.TRAIN, count, amplitude, rng),
+        "other symbols": _make_symbols(symbols.TEST, count, amplitude, rng),
     }
 
 
@@ -116,6 +134,13 @@ def _make_scribbles(
         partial(draw_varied, [stroke @ matrix for stroke in kinds[i % len(kinds)](rng)], amplitude)
         for i, matrix in enumerate(rotations)
     ]
+
+
+def _make_symbols(
+    kinds: Mapping[str, str], count: int, amplitude: float, rng: np.random.Generator
+) -> list[Renderer]:
+    drawn = itertools.islice(itertools.cycle(kinds.values()), count)
+    return [partial(draw_varied, symbols.draw(symbol, rng), amplitude) for symbol in drawn]
 
 
 def _make_letters(

@@ -19,7 +19,7 @@ class Settings:
     shapes_per_epoch: int = 8_000  # drawn from the shapes in train/shapes.py
     warp_amplitude: float = 0.03  # of pen strokes, relative to the drawing's size
     pictures_per_epoch: int = 600  # of digits on paper and on screens
-    outliers_per_epoch: int = 8_000
+    outliers_per_epoch: int = 12_000
     seed: int = 0
 
     def __post_init__(self) -> None:
