@@ -115,7 +115,7 @@ lock: $(DEV)/ready  ## resolve requirements-*.in to the latest versions, with ha
 		--no-emit-trusted-host --no-emit-options --output-file requirements-$$part.txt \
 		requirements-$$part.in || exit; done
 
-upgrade: lock  ## update the dependencies of the service and run the tests
+upgrade: lock  ## update the dependencies of the service and of training, and run the tests
 	$(MAKE) test
 
 licences: $(DEV)/ready  ## list the licences of all dependencies

@@ -7,7 +7,7 @@
 
 Works in a copy of the working tree, .mutants/. First, all tests run once, to record which of them
 execute which line. Each mutant is then tested by those that execute its line. The tests of the page
-count only where they call the code themselves: all of them would take minutes for each mutant.
+count only for code that their own process executes: all of them take minutes for each mutant.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from math import sqrt
 from pathlib import Path
 
 from cosmic_ray.commands import init
@@ -29,6 +28,8 @@ from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkResult
 from coverage import CoverageData
+
+from webapp.stats import wilson
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / ".mutants"
@@ -199,11 +200,10 @@ def _report(session: WorkDB) -> None:
     for item in survived:
         print(item.mutations[0].operator_name, results[item.job_id].diff or item.mutations[0])
     timed_out = sum(results[item.job_id].output == "timeout" for item in tested)
-    n, z = len(tested), 1.96
-    p = 1 - len(survived) / n
-    middle, half = p + z * z / 2 / n, z * sqrt(p * (1 - p) / n + z * z / 4 / n / n)
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    print(f"killed: {p:.1%} of {n} ({low:.1%} to {high:.1%}), {timed_out} by time-out")
+    n = len(tested)
+    killed = n - len(survived)
+    low, high = wilson(killed, n)
+    print(f"killed: {killed / n:.1%} of {n} ({low:.1%} to {high:.1%}), {timed_out} by timeout")
 
 
 if __name__ == "__main__":

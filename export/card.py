@@ -18,7 +18,7 @@ SOURCES = {
     "MNIST": "MNIST database of handwritten digits, LeCun, Cortes, Burges (CC BY-SA 3.0)",
     "drawings": "Pen-Based Recognition of Handwritten Digits, Alpaydin, Alimoglu, and UJI Pen "
     "Characters (Version 2), Llorens et al., UCI Machine Learning Repository (CC BY 4.0)",
-    "labelled": "drawings that the service stored, with labels that the operator reviewed",
+    "labelled": "drawings that the service stored, with labels by visitors or the operator",
 }
 METHODOLOGY = """\
 All metrics are measured on data used for neither training nor validation; the gate uses the same

@@ -191,7 +191,7 @@ def draw_outliers() -> tuple[Pixels, Pixels]:
     return render_all(training, ["white-on-black"]), render_all(test, ["white-on-black"])
 
 
-def test_test_outliers_are_of_kinds_not_trained_on(
+def test_test_outliers_except_symbols_are_of_other_kinds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert not {*outliers.TRAIN_SCRIBBLES} & {*outliers.TEST_SCRIBBLES}

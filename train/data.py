@@ -7,7 +7,8 @@
 | test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
 
 Additional shapes of digits, and pictures of the drawings, are generated at random for training and
-testing. The clutter in the test pictures is of kinds that are not used in training.
+testing. The clutter in the test pictures is of kinds that are not used in training. Of the test
+outliers, only `symbols` are of kinds that are.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
@@ -62,7 +63,7 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, chosen: slice) -> "Digits":
+    def __getitem__(self, chosen: slice | Tensor) -> "Digits":
         return Digits(self.pixels[chosen], self.labels[chosen])
 
     def __add__(self, other: "Digits") -> "Digits":
@@ -97,7 +98,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Splits:
-    """All data by split and source; `ood` has outliers of kinds and fonts not used in training.
+    """All data by split and source; `ood` has the test outliers.
 
     test_writers: the writer of each test drawing; the order is the same in each style.
     """
@@ -176,7 +177,7 @@ def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
 
 
 def draw_test_outliers() -> dict[str, Digits]:
-    """Return outliers of kinds and fonts that are not used in training."""
+    """Return the test outliers by part; `make_test_outliers` says which kinds are trained on."""
     outliers = make_test_outliers(TEST_SYNTHETIC)
     return {kind: _draw_outliers(renderers) for kind, renderers in outliers.items()}
 

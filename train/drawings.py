@@ -1,4 +1,4 @@
-"""Draw pen strokes as the page does, and vary them as different people would.
+"""Draw pen strokes with the renderer of the service, and vary them as different people would.
 
 The pictures are prepared with the code of the service.
 """
@@ -23,7 +23,7 @@ from webapp.errors import BlankImage
 from webapp.preprocess import IMAGE_PX, prepare
 from webapp.strokes import render
 
-CANVAS_PX = 280  # edge of the page's canvas
+CANVAS_PX = 280  # edge of the canvas on which test data is drawn
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
 TRAIN_PENS = (0.02, 0.1)  # range of the pen's width, relative to the canvas
 MAX_TREMOR = 0.012  # standard deviation of the points, relative to the drawing's size

@@ -159,7 +159,7 @@ def soft_targets(smoothing: float) -> Tensor:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Return whether the hardware computes in bfloat16, which is twice as fast as float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 

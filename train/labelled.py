@@ -55,9 +55,9 @@ def add_labelled(splits: Splits, file: Path) -> Splits:
     return replace(
         splits,
         train=replace(splits.train, fixed=splits.train.fixed + repeated),
-        val=splits.val | _named(PART, _select(val, val.labels != OUTLIER)),
-        test=splits.test | _named(PART, _select(test, ~is_outlier)),
-        ood=splits.ood | _named(OUTLIER_PART, _select(test, is_outlier)),
+        val=splits.val | _named(PART, val[val.labels != OUTLIER]),
+        test=splits.test | _named(PART, test[~is_outlier]),
+        ood=splits.ood | _named(OUTLIER_PART, test[is_outlier]),
     )
 
 
@@ -70,7 +70,7 @@ def read_labelled(file: Path) -> tuple[Digits, Digits, Digits]:
         total = len(arrays["ids"])
     print(f"labels {total:,}, {total - len(digits):,} exceed the limit per writer and day")
     is_test, is_val = group == TEST_GROUP, group == VAL_GROUP
-    return _select(digits, ~is_test & ~is_val), _select(digits, is_val), _select(digits, is_test)
+    return digits[~is_test & ~is_val], digits[is_val], digits[is_test]
 
 
 def days_of(ids: NDArray[np.str_]) -> Integers:
@@ -114,10 +114,6 @@ def load_published(graph: Path) -> tuple[Network, str]:
     except RuntimeError as error:
         raise ValueError(f"{graph} has other weights. Train with --from-scratch.") from error
     return network, version
-
-
-def _select(digits: Digits, chosen: torch.Tensor) -> Digits:
-    return Digits(digits.pixels[chosen], digits.labels[chosen])
 
 
 def _named(name: str, digits: Digits) -> dict[str, Digits]:

@@ -60,7 +60,7 @@ def parse_unipen(text: str, source: str) -> list[Drawing]:
 
 
 def parse_uji(text: str, source: str) -> list[Drawing]:
-    """Return the digits of the writers for training, in the text of UJI Pen Characters."""
+    """Return the digits of the 40 writers of UJI Pen Characters' training part, in its text."""
     drawings: list[Drawing] = []
     is_digit = False
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Symbols and letters drawn by hand, which the network must not read as digits."""
+"""Templates of symbols and letters, varied as if drawn by hand, that are not digits."""
 
 import numpy as np
 

@@ -53,8 +53,8 @@ class Background:
         """Load the model and start the threads. Raises StartupError."""
         self._services.model.load()
         store = self._services.store
+        store.available = False  # until the schema has been checked
         with suppress(*EXPECTED):
-            store.available = False
             store.available = store.database.is_migrated()
         for thread in self._threads:
             thread.start()

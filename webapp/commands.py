@@ -40,7 +40,9 @@ class _OperatorGroup(AppGroup):
             raise click.ClickException(str(error)) from error
 
 
-predictions = _OperatorGroup("predictions", help="Export, delete or count predictions.")
+predictions = _OperatorGroup(
+    "predictions", help="Review, export, delete, count, back up or restore predictions."
+)
 outbox = _OperatorGroup("outbox", help="Inspect the predictions that wait for the database.")
 
 

@@ -87,7 +87,6 @@ class Chunk(NamedTuple):
 class Container:
     """A file without metadata."""
 
-    format: str
     data: bytes
     width: int
     height: int
@@ -157,7 +156,6 @@ def _read_png(body: bytes) -> Container:
         dropped.add(b"tRNS")
     kept = [chunk for chunk in chunks if chunk.name not in dropped]
     return Container(
-        "PNG",
         _png_file(chunk for chunk in kept if chunk.name not in PNG_ANIMATION),
         width,
         height,
@@ -233,9 +231,7 @@ def _read_jpeg(body: bytes) -> Container:
         raise NotAnImage(UNREADABLE)
     file = b"".join(kept)
     with_filler = None if has_end else _with_filler(file, kept[-1])
-    return Container(
-        "JPEG", file + JPEG_END, width, height, _orientation(exif), with_filler=with_filler
-    )
+    return Container(file + JPEG_END, width, height, _orientation(exif), with_filler=with_filler)
 
 
 def _with_filler(file: bytes, scan: bytes) -> bytes:
@@ -318,7 +314,7 @@ def _read_webp(body: bytes) -> Container:
     data = b"".join((b"WEBP", *kept))
     data = b"RIFF" + struct.pack("<I", len(data)) + data
     animation = data if is_animated else None
-    return Container("WEBP", data, *sizes[0], _orientation(exif), animation=animation)
+    return Container(data, *sizes[0], _orientation(exif), animation=animation)
 
 
 def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:

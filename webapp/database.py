@@ -1,4 +1,4 @@
-"""All SQL: the tables of predictions and deletions, in Postgres or in a SQLite file."""
+"""The tables of predictions and deletions, and queries on them, in Postgres or in a SQLite file."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

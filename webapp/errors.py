@@ -4,7 +4,7 @@
     ├── NotAnImage          400   the body cannot be read as a PNG, JPEG or WebP image
     ├── BadRequest          400   a parameter or a JSON body is malformed or out of range
     ├── Unauthorized        401   an operator's route without the operator's token
-    ├── Forbidden           403   somebody else's prediction
+    ├── Forbidden           403   another visitor's prediction, or a cross-site request
     ├── NotFound            404   no such prediction
     ├── UnsupportedMedia    415   a media type or a format that the service does not read
     ├── BlankImage          422   an image without visible ink

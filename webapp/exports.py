@@ -60,18 +60,17 @@ def save_data_set(
     int64 [n], the pseudonym of the visitor; labelled_at: datetime64 [n], in UTC; ids, labelled_by,
     review (empty without one): strings [n].
     """
-    rows = predictions
-    labels = [OUTLIER if row.true_digit is None else row.true_digit for row in rows]
-    times = [row.labelled_at and row.labelled_at.replace(tzinfo=None) for row in rows]
+    labels = [OUTLIER if row.true_digit is None else row.true_digit for row in predictions]
+    times = [row.labelled_at and row.labelled_at.replace(tzinfo=None) for row in predictions]
     np.savez_compressed(
         path,
-        images=np.frombuffer(b"".join(row.pixels for row in rows), np.uint8).reshape(
+        images=np.frombuffer(b"".join(row.pixels for row in predictions), np.uint8).reshape(
             -1, IMAGE_PX, IMAGE_PX
         ),
         labels=np.array(labels, np.int64),
-        ids=np.array([row.id for row in rows], str),
-        labelled_by=np.array([row.labelled_by or "" for row in rows], str),
-        writer=np.array([pseudonym(row.visitor) for row in rows], np.int64),
-        review=np.array([row.review or "" for row in rows], str),
+        ids=np.array([row.id for row in predictions], str),
+        labelled_by=np.array([row.labelled_by or "" for row in predictions], str),
+        writer=np.array([pseudonym(row.visitor) for row in predictions], np.int64),
+        review=np.array([row.review or "" for row in predictions], str),
         labelled_at=np.array(times, "datetime64[ms]"),
     )

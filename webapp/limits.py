@@ -1,4 +1,4 @@
-"""Limits on the work that one process accepts; requests beyond them get a 503 at once."""
+"""Limits on the work that one process accepts; beyond them, requests get a 503."""
 
 import io
 import threading
@@ -79,7 +79,7 @@ small_pictures, large_pictures = Queue(), Queue()
 
 def init_app(app: Flask) -> None:
     """Limit the size of bodies and the number of requests in progress."""
-    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
     app.before_request(_acquire)
     app.teardown_request(_release)
 
@@ -116,7 +116,7 @@ def _receive_body() -> None:
         raise
     body.seek(0)
     request.environ |= {"wsgi.input": body, "wsgi.input_terminated": True}
-    request.max_content_length = MAX_BODY_BYTES + 1  # parsers look for the end of the body
+    request.max_content_length = MAX_BODY_BYTES + 1  # parsers read one byte more to find its end
 
 
 def _charge(total: int) -> None:

@@ -55,7 +55,7 @@ def prepare(image: Image.Image) -> Grey:
 def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
     """Return the digit in an image as `prepare` does, and why it may not be one digit.
 
-    is_drawing: the image has nothing but white strokes on black, mode L; all of them are kept.
+    is_drawing: the image has only white strokes on black, mode L, and is not segmented.
     """
     if is_drawing:
         drawing = np.asarray(image, np.float32)

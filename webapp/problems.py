@@ -1,4 +1,4 @@
-"""Errors under /api/ as application/problem+json (RFC 9457)."""
+"""Errors as application/problem+json (RFC 9457): our own everywhere, Flask's under /api/."""
 
 import json
 from contextlib import suppress

@@ -223,7 +223,7 @@ class PredictionStore:
             with self._database() as available:
                 available.check()
         except FAILURES:
-            database = "unavailable: predictions go to the outbox"
+            database = "unavailable"
         try:
             self.outbox.check()
             waiting = self.outbox.count()

@@ -1,4 +1,4 @@
-// Draws predictions (bars) and accuracy (line) by day, and when each model version was published.
+// Draws predictions (bars) and accuracy (line) by day, and the first day of each model version.
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, DAYS, DAY_MS] = [360, 90, 60, 86_400_000];
