@@ -171,6 +171,16 @@ def test_newest_label_is_read_wherever_it_is(store: PredictionStore) -> None:
         assert store.page(1).predictions[0].true_digit == newest
 
 
+def test_label_reaches_both_copies_of_a_row(store: PredictionStore) -> None:
+    prediction = made()
+    store.database.insert(prediction)
+    store.outbox.insert(prediction)
+    store.label(prediction.id, 3, "visitor")
+    for copy in (store.database.get(prediction.id), store.outbox.get(prediction.id)):
+        assert copy
+        assert (copy.true_digit, copy.label_revision) == (3, 1)
+
+
 def test_label_reaches_a_row_that_is_flushed_meanwhile(store: PredictionStore) -> None:
     prediction = made()
     store.outbox.insert(prediction)

@@ -113,6 +113,9 @@ class PredictionStore:
             if waiting and database.deleted([waiting]):
                 raise NotFound("There is no such prediction.")
             if found := database.label(id_, digit, labelled_by, revision, review):
+                if waiting:  # Postgres executed the insert after this process gave up on it
+                    with suppress(*FAILURES):
+                        self.outbox.label(id_, digit, labelled_by, revision, review)
                 return found
         if found := self.outbox.label(id_, digit, labelled_by, revision, review):
             return found
