@@ -266,6 +266,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, FORM % (b"picture", b"; filename=7.png"), FORM_TYPE, "`image`"),
         (400, FORM % (b"image", b""), FORM_TYPE, "`image`"),
         (400, b'{"image": "data:image/png;base64,!"}', "application/json", "base64"),
+        (400, b'{"image": "data:image/png;base64,%41%41%41%41"}', "application/json", "base64"),
         (400, b"", "multipart/form-data; boundary=x", "`image`"),
         (413, bytes(4 * 1024**2 + 1), "image/png", "over 4 MB"),
         (413, bytes(4 * 1024**2 + 1), "application/json", "over 4 MB"),

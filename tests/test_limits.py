@@ -112,6 +112,13 @@ def test_form_of_many_parts_is_refused_with_its_reason(client: FlaskClient) -> N
     assert_problem(client.post(PATH, **form), 400, "too many parts")
 
 
+def test_form_with_long_headers_is_refused_without_parsing_it(client: FlaskClient) -> None:
+    head = b"--x\r\nContent-Disposition: form-data; name=image; filename*=utf-8''"
+    body = head + 10_000 * b"%" + b"\r\n\r\n" + SEVEN + b"\r\n--x--\r\n"
+    form = {"data": body, "content_type": "multipart/form-data; boundary=x"}
+    assert_problem(client.post(PATH, **form), 400, "headers")
+
+
 def test_form_may_have_four_megabytes(shared_server: Server) -> None:
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="7"\r\n\r\n'
     end = b"\r\n--x--\r\n"

@@ -37,11 +37,14 @@ JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]|\Z")  # restart markers are part of a scan
 JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
+JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # with Huffman codes
+JPEG_TABLES = frozenset({0xC4, 0xDB, 0xDD})
+# Lossless, hierarchical or arithmetic codes: browsers do not read them, and 340 bytes of the
+# latter can take a second.
+JPEG_OTHER_CODES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8}
 JPEG_JFIF, JPEG_EXIF, JPEG_ADOBE, JPEG_SCAN, JPEG_EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
 MAX_SCANS = 500
-MAX_SCANNED = 25 * MAX_PIXELS  # in all scans and components: empty scans take time too
+MAX_SCANNED = 30 * MAX_PIXELS  # in all scans and components: empty scans take time too
 JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # noise to append to a scan that may be cut off
 
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
@@ -257,6 +260,8 @@ def _jpeg_segments(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
             return
         if marker in JPEG_ALONE:
             continue
+        if marker in JPEG_OTHER_CODES:
+            raise NotAnImage("The JPEG has an unusual coding. Save it again in another format.")
         length = int.from_bytes(body[start : start + 2])
         end = start + length
         if length < 2 or end > len(body):

@@ -8,7 +8,6 @@ import re
 import struct
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
-from urllib.parse import unquote
 from uuid import UUID
 
 from flask import request
@@ -28,6 +27,9 @@ IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
+BASE64_ESCAPES = {"%2B": "+", "%2b": "+", "%2F": "/", "%2f": "/", "%3D": "=", "%3d": "="}
+MAX_PART_HEADERS = 8192  # bytes; Werkzeug takes a second to parse 4 MB, in which nothing else runs
+BLANK_LINE = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 MAX_BRACKETS = 2 * MAX_POINTS + 100  # in a JSON body: each point and each stroke has one
 
 T = TypeVar("T")
@@ -66,6 +68,11 @@ def is_small_picture(body: bytes) -> bool:
 
 
 def _form_file() -> bytes:
+    boundary = re.escape(request.mimetype_params.get("boundary", "").encode())
+    parts = re.split(rb"(?:\A|\r\n|\r|\n)--" + boundary, request.get_data())
+    long_parts = (part for part in parts if len(part) > MAX_PART_HEADERS)
+    if not all(BLANK_LINE.search(part, 0, MAX_PART_HEADERS) for part in long_parts):
+        raise BadRequest("The headers of a part of the form are too long.")
     try:
         files = request.files
     except RequestEntityTooLarge as error:
@@ -82,7 +89,9 @@ def _data_url(url: object) -> bytes:
         raise BadRequest(
             'The body should be {"image": "data:image/png;base64,…"} or {"strokes": […]}.'
         )
-    data = "".join(unquote(data).split()).rstrip("=")  # lines and padding are optional
+    for escaped, character in BASE64_ESCAPES.items():
+        data = data.replace(escaped, character)
+    data = "".join(data.split()).rstrip("=")  # lines and padding are optional
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
