@@ -33,9 +33,9 @@ not uncertain. uncertain_correct_rate: share of the correct predictions that are
 confidence below doubt_below. rejection_rate: share of all predictions that are uncertain. ece:
 expected calibration error, 15 bins. ece_floor: the ece of a perfectly calibrated model on as many
 digits. confusion: true digits (rows) by predictions (columns). ood_rejection_rate: the
-rejection_rate of drawings that are not one digit; only the kinds of `symbols` are also used in
-training, drawn with another seed. seed_statistics: accuracy of training runs that differ only in
-their seed.
+rejection_rate of drawings that are not one digit; only the templates of `symbols` are also used
+in training, with other random numbers; five of the `other symbols` are among the training
+letters. seed_statistics: accuracy of training runs that differ only in their seed.
 """
 
 

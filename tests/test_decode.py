@@ -108,6 +108,12 @@ def test_jpeg_with_too_many_scans_is_refused(scans: int, end: bytes) -> None:
         decode(large[:-2] + b"\xff\xda\0\x08\1\1\0\1\x3f\0" * scans + end)
 
 
+@pytest.mark.parametrize("marker", [0xC3, 0xC9, 0xCC])
+def test_jpeg_of_unusual_coding_is_refused(marker: int) -> None:
+    with pytest.raises(NotAnImage, match="unusual coding"):
+        decode(JPEG.replace(b"\xff\xc0", bytes((0xFF, marker))))
+
+
 # ---- Orientation -----------------------------------------------------------------------------
 
 
@@ -170,6 +176,16 @@ def test_transparent_color_of_a_png_is_applied(mode: str) -> None:
     assert prepare(decode(file.getvalue())).any()  # without it, there is hardly a contrast
 
 
+def test_transparent_color_does_not_blur_into_the_ink_of_a_large_picture() -> None:
+    levels = np.full((3000, 3000), 65_535, np.uint16)
+    levels[500:2500, 1500] = 0
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "PNG", transparency=65_535)
+    grey, opacity = np.moveaxis(np.asarray(decode(file.getvalue())), 2, 0)
+    assert opacity.any()
+    assert not grey[opacity > 0].any()
+
+
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
 def test_first_frame_with_ink_is_read(format_: str) -> None:
     assert same(prepare(decode(animated(format_, FRAMES))))
@@ -185,6 +201,15 @@ def test_only_the_first_frame_of_a_large_animation_is_decoded(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.decode.MAX_ANIMATED_PIXELS", 2 * 280 * 280 - 1)
+    with pytest.raises(BlankImage):
+        prepare(decode(animated(format_, FRAMES)))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_animation_that_takes_long_is_not_decoded_further(
+    format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.decode.MAX_ANIMATION_S", 0)
     with pytest.raises(BlankImage):
         prepare(decode(animated(format_, FRAMES)))
 

@@ -198,6 +198,10 @@ def test_test_outliers_except_symbols_are_of_other_kinds(
     assert not {*outliers.TRAIN_FONTS} & {*outliers.TEST_FONTS}
     assert not {*symbols.TRAIN} & {*symbols.TEST}
     training, test = draw_outliers()
+    assert len(training) == TINY.outliers_per_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(symbols, "TRAIN", {"plus": symbols.TRAIN["plus"]})
+        assert (draw_outliers()[0] != training).any()
     with monkeypatch.context() as patch:
         patch.setattr(outliers, "TRAIN_SCRIBBLES", outliers.TRAIN_SCRIBBLES[:1])
         patch.setattr(outliers, "TRAIN_FONTS", outliers.TRAIN_FONTS[:1])

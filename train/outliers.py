@@ -2,7 +2,7 @@
 
 The network is trained to give every digit the same probability on them: outlier exposure, from
 Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR 2019. The
-share of uncertain outliers is measured on other kinds and other fonts.
+share of uncertain outliers is measured on other kinds and fonts, and on the same symbols.
 """
 
 import itertools
@@ -114,8 +114,9 @@ def make_train_outliers(
 def make_test_outliers(count: int) -> dict[str, list[Renderer]]:
     """Return `count` outliers of each kind, always the same.
 
-    Only the kinds of the symbols are also used in training. The scribbles and the other symbols
-    are of other kinds, the letters of other fonts.
+    Only the templates of the symbols are also used in training. The scribbles and the other symbols
+    are of other kinds, the letters of other fonts. Five of the other symbols, such as #, are also
+    letters of these fonts.
     """
     rng, amplitude = np.random.default_rng(0), Settings.warp_amplitude
     return {

@@ -4,6 +4,7 @@ kornia-rs decodes a common PNG in a sixth of Pillow's time. Pillow decodes every
 """
 
 import io
+import time
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -21,6 +22,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's o
 MAX_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
 MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
 MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
+MAX_ANIMATION_S = 0.3  # of CPU time; a frame of a few bytes can take a second
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # it holds the interpreter lock while it decodes
 TRANSPOSITIONS = {
@@ -106,11 +108,13 @@ def _grey_from_16_bits(image: Image.Image) -> Image.Image:
     """
     levels = np.asarray(image, np.uint16)
     unused_bits = max(int(levels.max()).bit_length() - 8, 0)
-    grey = reduce_large(Image.fromarray((levels >> unused_bits).astype(np.uint8)))
-    if "transparency" in image.info:
-        opaque = Image.fromarray(levels != image.info["transparency"])
-        grey.putalpha(reduce_large(opaque.convert("L")))
-    return grey
+    grey = (levels >> unused_bits).astype(np.uint8)
+    if "transparency" not in image.info:
+        return reduce_large(Image.fromarray(grey))
+    opaque = levels != image.info["transparency"]
+    bands = (grey * opaque, np.where(opaque, np.uint8(255), np.uint8(0)))
+    reduced = [reduce_large(Image.fromarray(band)) for band in bands]
+    return Image.merge("La", reduced).convert("LA")  # from grey multiplied by the opacity
 
 
 def _first_frame_with_ink(data: bytes) -> Image.Image | None:
@@ -118,7 +122,10 @@ def _first_frame_with_ink(data: bytes) -> Image.Image | None:
     with suppress(Exception):  # a frame may be broken
         file = Image.open(io.BytesIO(data), formats=FORMATS)
         count = min(MAX_FRAMES, MAX_ANIMATED_PIXELS // (file.width * file.height))
+        end = time.thread_time() + MAX_ANIMATION_S
         for frame in islice(ImageSequence.Iterator(file), 1, count):
+            if time.thread_time() > end:
+                break
             image = reduce_large(_with_8_bits(frame))
             if not _is_blank(image):
                 return image

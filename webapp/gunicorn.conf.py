@@ -102,8 +102,8 @@ def when_ready(arbiter: Arbiter) -> None:
 
 
 def _stop(arbiter: Arbiter, stop: Callable[[bool], None], graceful: bool = True) -> None:
-    """Stop the workers, but first let no more clients connect. systemd keeps its sockets open."""
-    if not arbiter.systemd:
+    """Stop the workers, but first let no more clients connect, unless others use the socket."""
+    if not arbiter.systemd and arbiter.reexec_pid == arbiter.master_pid == 0:
         for listener in arbiter.LISTENERS:
             refuse_connections(listener)
     stop(graceful)
