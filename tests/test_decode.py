@@ -197,7 +197,7 @@ def test_animation_is_not_queued_with_small_pictures() -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_only_the_first_frame_of_a_large_animation_is_decoded(
+def test_large_animation_is_not_searched_for_ink(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.decode.MAX_ANIMATED_PIXELS", 2 * 280 * 280 - 1)
@@ -206,7 +206,7 @@ def test_only_the_first_frame_of_a_large_animation_is_decoded(
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_animation_that_takes_long_is_not_decoded_further(
+def test_animation_is_searched_for_ink_for_a_limited_time(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.decode.MAX_ANIMATION_S", 0)

@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
-from tests.conftest import LIMIT_S, Server, environment, wait_until
+from tests.conftest import LIMIT_S, ROOT, Server, environment, free_port, wait_until
 from tests.test_database import made
 from webapp.database import Database
 from webapp.worker import LINGER_S, REQUEST_TIMEOUT_S, SEND_TIMEOUT_S
 
+GUNICORN_CONFIG = ROOT / "webapp" / "gunicorn.conf.py"
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET_DOCUMENT = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
@@ -137,6 +138,26 @@ def test_socket_of_systemd_stays_open_when_the_server_stops(tmp_path: Path) -> N
             assert connection.recv(12) == b"HTTP/1.1 200"
             new.terminate()
         socket.create_connection(listener.getsockname(), timeout=0.5).close()
+
+
+def test_server_that_was_upgraded_in_place_goes_on_when_the_old_one_stops(tmp_path: Path) -> None:
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("gunicorn")), "--config", str(GUNICORN_CONFIG)]
+    settings = environment(tmp_path, PORT=str(port), PYTHONPATH=str(ROOT))
+    with subprocess.Popen(command, env=settings) as process:
+        old = psutil.Process(process.pid)
+        wait_until(lambda: len(old.children()) == 2)
+        old.send_signal(signal.SIGUSR2)
+        wait_until(lambda: any(len(child.children()) == 2 for child in old.children()))
+        new = next(child for child in old.children() if child.children())
+        process.terminate()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
+    try:
+        assert is_kept_alive(connection)
+    finally:
+        connection.close()
+        new.terminate()
+        new.wait(LIMIT_S)
 
 
 def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server) -> None:

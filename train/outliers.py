@@ -115,8 +115,8 @@ def make_test_outliers(count: int) -> dict[str, list[Renderer]]:
     """Return `count` outliers of each kind, always the same.
 
     Only the templates of the symbols are also used in training. The scribbles and the other symbols
-    are of other kinds, the letters of other fonts. Five of the other symbols, such as #, are also
-    letters of these fonts.
+    are of other kinds, the letters of other fonts. Five of the other symbols, such as #, are
+    printed letters in training.
     """
     rng, amplitude = np.random.default_rng(0), Settings.warp_amplitude
     return {

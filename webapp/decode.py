@@ -22,7 +22,7 @@ Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's o
 MAX_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
 MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
 MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
-MAX_ANIMATION_S = 0.3  # of CPU time; a frame of a few bytes can take a second
+MAX_ANIMATION_S = 0.3  # seconds of CPU time; one small frame can take a second
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # it holds the interpreter lock while it decodes
 TRANSPOSITIONS = {
@@ -112,7 +112,7 @@ def _grey_from_16_bits(image: Image.Image) -> Image.Image:
     if "transparency" not in image.info:
         return reduce_large(Image.fromarray(grey))
     opaque = levels != image.info["transparency"]
-    bands = (grey * opaque, np.where(opaque, np.uint8(255), np.uint8(0)))
+    bands = (grey * opaque, opaque * np.uint8(255))
     reduced = [reduce_large(Image.fromarray(band)) for band in bands]
     return Image.merge("La", reduced).convert("LA")  # from grey multiplied by the opacity
 

@@ -116,7 +116,7 @@ def _receive_body() -> None:
         raise
     body.seek(0)
     request.environ |= {"wsgi.input": body, "wsgi.input_terminated": True}
-    request.max_content_length = MAX_BODY_BYTES + 1  # parsers read one byte more to find its end
+    request.max_content_length = MAX_BODY_BYTES + 1  # Werkzeug reads one byte more
 
 
 def _charge(total: int) -> None:

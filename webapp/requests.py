@@ -27,6 +27,7 @@ IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})
 DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
+# urllib's unquote takes a second and 800 MB for 4 MB of percent signs.
 BASE64_ESCAPES = {"%2B": "+", "%2b": "+", "%2F": "/", "%2f": "/", "%3D": "=", "%3d": "="}
 MAX_PART_HEADERS = 8192  # bytes; Werkzeug takes a second to parse 4 MB, in which nothing else runs
 BLANK_LINE = re.compile(rb"\r\n\r\n|\r\r|\n\n")

@@ -88,15 +88,17 @@ def migrate_database(settings: Settings) -> bool:
 
 def unusable(database: Target, error: Exception) -> StartupError:
     """Return the error for an operator whose database does not answer as it should."""
-    cause, remedy = cause_of(error), "Start it, or correct DATABASE_URL"
+    cause, remedy = cause_of(error), "Start it, or correct"
     if is_misconfigured(error):
-        remedy = "Correct DATABASE_URL"
+        remedy = "Correct"
     elif isinstance(database, Path):
-        remedy = "Restore it from a backup, or correct DATABASE_URL"
+        remedy = "Restore it from a backup, or correct"
         if not database.parent.is_dir():
             cause = f"there is no directory {database.parent}"
-            remedy = "Start the service, which creates DATA_DIR, or correct DATABASE_URL"
-    return StartupError(f"The database {describe(database)} cannot be used: {cause}. {remedy}.")
+            remedy = "Start the service, which creates DATA_DIR, or correct"
+    return StartupError(
+        f"The database {describe(database)} cannot be used: {cause}. {remedy} DATABASE_URL."
+    )
 
 
 def prepare_outbox(data_dir: Path) -> None:

@@ -90,8 +90,8 @@ def refuse_connections(listener: BaseSocket) -> None:
     """Let the kernel open no further connections for any process that shares the socket.
 
     Those that clients have begun to open are still accepted. A client's system tries to connect
-    again after a second, and reaches whatever listens then. Does nothing on other systems than
-    Linux.
+    again after a second, and reaches whatever listens then. On systems other than Linux, this does
+    nothing.
     """
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *op) for op in DROP_SYN))
     with suppress(OSError):
