@@ -176,7 +176,7 @@ HOSTILE_SIZES = (0, 1, 2, 3, 28, 255, 4000, 16_383, 65_535, 2**24 - 1, 2**31 - 1
 
 def hostile_file(rng: np.random.Generator) -> bytes:
     """Return a file whose counts and sizes of parts are lies, or very many."""
-    makers = (_hostile_png, _hostile_jpeg, _hostile_webp)
+    makers = (_hostile_png, _hostile_jpeg, _hostile_webp, _lossless_webp_with_groups)
     return makers[rng.integers(3)](rng)[: 4 * 1024**2]
 
 
@@ -202,6 +202,8 @@ def _hostile_jpeg(rng: np.random.Generator) -> bytes:
     if rng.integers(2) and frame > 0:
         size = struct.pack(">HH", *(min(int(rng.choice(HOSTILE_SIZES)), 65_535) for _ in range(2)))
         body = body[: frame + 5] + size + body[frame + 9 :]
+    if not rng.integers(4) and frame > 0:  # lossless, hierarchical or arithmetic codes
+        body = body[: frame + 1] + bytes((rng.integers(0xC0, 0xD0),)) + body[frame + 2 :]
     at = int(rng.integers(2, len(body)))
     head = bytes((0xFF, rng.integers(0xC0, 0xFF), 0, rng.integers(2, 30)))
     segment = head + rng.bytes(int(rng.integers(28)))
@@ -216,3 +218,50 @@ def _hostile_webp(rng: np.random.Generator) -> bytes:
     name = rng.choice([b"ANMF", b"VP8X", b"EXIF", b"junk"])
     chunk = struct.pack("<4sI", name, rng.integers(60)) + rng.bytes(int(rng.integers(60)))
     return bytes(body) + chunk * int(rng.choice([0, 1, 100, 9000]))
+
+
+def _lossless_webp_with_groups(rng: np.random.Generator) -> bytes:
+    edge = int(rng.choice([28, 280, 1024]))
+    frame = lossless_webp(edge, int(rng.choice([1, 100, 3000, 65_536])))
+    frames = int(rng.choice([0, 0, 2, 9, 99]))
+    if not frames:
+        return riff_webp(frame)
+    size = 2 * (edge - 1).to_bytes(3, "little")
+    content = bytes(6) + size + bytes(4) + frame
+    head = webp_chunk(b"VP8X", b"\2\0\0\0" + size) + webp_chunk(b"ANIM", bytes(6))
+    return riff_webp(head + webp_chunk(b"ANMF", content) * frames)
+
+
+def webp_chunk(name: bytes, content: bytes) -> bytes:
+    """Return a chunk of a WebP."""
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+def riff_webp(chunks: bytes) -> bytes:
+    """Return a WebP with chunks."""
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def lossless_webp(edge: int, groups: int) -> bytes:
+    """Return a VP8L chunk of a black square with a number of groups of prefix codes.
+
+    Each 4 x 4 pixels use the next group; each code has one symbol. See RFC 9649, section 3.
+    """
+
+    def bits(value: int, count: int) -> list[int]:
+        return [value >> i & 1 for i in range(count)]
+
+    one_symbol = [1, 0, 0, 0]
+    all_symbols = [0, *bits(8, 4)]  # a code of 256 symbols with 8 bits each
+    for length in (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8):
+        all_symbols += bits(int(length == 8), 3)
+    all_symbols += [1, *bits(3, 3), *bits(254, 8)]
+    group = np.arange((-(-edge // 4)) ** 2) % groups
+    byte = np.arange(7, -1, -1)  # codes begin with their highest bit
+    indices = np.concatenate([group[:, None] >> byte, group[:, None] >> 8 + byte], 1) & 1
+    start = [*bits(0x2F, 8), *bits(edge - 1, 14), *bits(edge - 1, 14), *bits(0, 1 + 3 + 2)]
+    codes = [*all_symbols, *all_symbols, *one_symbol * 3]
+    used = int(group.max()) + 1
+    parts = (start, [1, 0, 0, 0, 0], codes, indices.ravel(), one_symbol * 5 * used, [0] * 64)
+    stream = np.concatenate([np.asarray(part, np.uint8) for part in parts])
+    return webp_chunk(b"VP8L", np.packbits(stream, bitorder="little").tobytes())

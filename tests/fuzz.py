@@ -1,7 +1,7 @@
 """Post mutated pictures and bodies to the application: python -m tests.fuzz [CASES [SEED]].
 
-Prints how often each status was returned, and by how much the memory of the process grew. The same
-seed gives the same requests.
+Prints how often each status was returned, by how much the memory of the process grew, and the CPU
+time of the slowest request. The same seed gives the same requests.
 """
 
 import base64
@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.corpus import hostile_file
 from tests.pictures import encoded, seven
 from webapp.app import create_app
 from webapp.settings import Settings
@@ -27,6 +28,7 @@ from webapp.startup import check_and_migrate
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 OTHER_TYPES = ("application/json", "multipart/form-data; boundary=x", "text/plain", "image/gif", "")
 BOUNDARIES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
+REPEATED = (b"%", b"[", b"9", b'{"a":', b"a: b\r\n", b"--x\r\n")
 OTHER_VALUES: tuple[object, ...] = (None, True, -1, 10, 1e308, "", "7", [], {}, "data:,", "\0")
 
 
@@ -39,26 +41,38 @@ def main() -> None:
         check_and_migrate(settings)
         client = create_app(settings).test_client()
         fuzz(client, 500, seed)  # warm up: some memory is allocated once
-        statuses, growth = fuzz(client, cases, seed)
+        statuses, growth, slowest = fuzz(client, cases, seed)
     print(f"{cases} cases: {dict(sorted(statuses.items()))}, growth {growth / 1e6:.1f} MB")
+    print(f"slowest: {slowest:.2f} s of CPU time")
 
 
-def fuzz(client: FlaskClient, cases: int, seed: int) -> tuple[Counter[int], int]:
-    """Return the number of responses by status, and the growth of the process in bytes."""
+def fuzz(client: FlaskClient, cases: int, seed: int) -> tuple[Counter[int], int, float]:
+    """Return the responses by status, the growth of the process in bytes, and seconds of CPU time.
+
+    The time is that of the slowest request.
+    """
     rng = random.Random(seed)
     pictures = _pictures()
-    process, statuses = psutil.Process(), Counter[int]()
+    process, statuses, slowest = psutil.Process(), Counter[int](), 0.0
     before = process.memory_info().rss
     for case in range(cases):
-        media_type, body = rng.choice(pictures) if rng.randrange(3) else _noise(rng)
-        media_type, body = _mutated(rng, media_type, body)
+        match rng.randrange(12):
+            case 0:
+                file = hostile_file(np.random.default_rng(rng.randrange(2**32)))
+                media_type, body = "image/png", file
+            case 1 | 2 | 3:
+                media_type, body = _mutated(rng, *_noise(rng))
+            case _:
+                media_type, body = _mutated(rng, *rng.choice(pictures))
         store = rng.choice(("no", "no", "no", "yes", "perhaps"))
+        start = sum(process.cpu_times()[:4])  # with processes that have ended
         response = client.post(
             f"/api/predictions?store={store}", data=body, content_type=media_type
         )
+        slowest = max(slowest, sum(process.cpu_times()[:4]) - start)
         statuses[response.status_code] += 1
         assert response.status_code < 500, f"case {case} of seed {seed}"
-    return statuses, process.memory_info().rss - before
+    return statuses, process.memory_info().rss - before, slowest
 
 
 def _pictures() -> list[tuple[str, bytes]]:
@@ -110,6 +124,11 @@ def _mutated(rng: random.Random, media_type: str, picture: bytes) -> tuple[str, 
     if way == 2:
         head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="7.png"\r\n\r\n'
         return "multipart/form-data; boundary=x", _damaged(rng, head + body + b"\r\n--x--\r\n")
+    if way == 4:
+        count = rng.choice((10, 10_000, 1_000_000))
+        repeated = rng.choice(REPEATED) * count
+        start = rng.choice((b"", b"--x\r\n", b'{"image": "data:image/png;base64,', b'{"strokes": '))
+        return rng.choice(OTHER_TYPES[:2]), start + repeated[: 4 * 1024**2 - len(start)]
     if way == 3:
         return rng.choice(OTHER_TYPES + MEDIA_TYPES), body
     return media_type, body

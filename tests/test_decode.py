@@ -22,7 +22,9 @@ from tests.corpus import (
     animated,
     exif,
     hostile_file,
+    lossless_webp,
     png_chunk,
+    riff_webp,
     turned,
     unusual_file,
     with_jpeg_segment,
@@ -47,6 +49,16 @@ def png_header(width: int, height: int, depth: int, color_type: int) -> bytes:
     """Return the beginning of a PNG."""
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     return PNG_SIGNATURE + png_chunk(b"IHDR", header)
+
+
+def png(samples: NDArray[Any], depth: int, *chunks: bytes) -> bytes:
+    """Return a PNG of samples, [height, width, channels], with chunks before the pixels."""
+    height, width, channels = samples.shape
+    bits = samples.reshape(height, -1)[:, :, np.newaxis] >> np.arange(depth)[::-1] & 1
+    lines = np.packbits(bits.reshape(height, -1).astype(bool), axis=1)
+    packed = zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines))
+    head = png_header(width, height, depth, {1: 0, 3: 2, 4: 6}[channels])
+    return b"".join((head, *chunks, png_chunk(b"IDAT", packed), png_chunk(b"IEND")))
 
 
 def webp_header(width: int, height: int) -> bytes:
@@ -166,14 +178,24 @@ def test_levels_of_a_16_bit_picture_may_use_fewer_bits(bits: int) -> None:
     assert same(prepare(decode(body)), levels=3)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
-def test_transparent_color_of_a_png_is_applied(mode: str) -> None:
-    levels = (np.asarray(seven()) < 128).astype(np.uint16 if mode == "I;16" else np.uint8)
-    picture = Image.fromarray(levels)
-    picture = picture.convert("RGB") if mode == "RGB" else picture
-    file = io.BytesIO()
-    picture.save(file, "PNG", transparency=(1, 1, 1) if mode == "RGB" else 1)
-    assert prepare(decode(file.getvalue())).any()  # without it, there is hardly a contrast
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_colors_of_16_bits_may_use_fewer_bits(bits: int, channels: int) -> None:
+    grey = np.asarray(seven()).astype(int) * (2**bits - 1) // 255
+    opaque = np.full_like(grey, 2**16 - 1)
+    samples = np.stack([grey, grey, grey, opaque][:channels], 2)
+    assert same(prepare(decode(png(samples, 16))), levels=3)
+
+
+@pytest.mark.parametrize(
+    ("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)]
+)
+def test_transparent_color_of_a_png_is_applied(depth: int, channels: int) -> None:
+    ink = np.asarray(seven()) > 127
+    samples = np.where(ink, 0, 1)[:, :, np.newaxis].repeat(channels, 2)
+    transparent = png_chunk(b"tRNS", b"\0\1" * channels)
+    image = decode(png(samples, depth, transparent)).convert("RGBA")
+    assert np.array_equal(np.asarray(image)[:, :, 3] > 0, ink)
 
 
 def test_transparent_color_does_not_blur_into_the_ink_of_a_large_picture() -> None:
@@ -184,6 +206,22 @@ def test_transparent_color_does_not_blur_into_the_ink_of_a_large_picture() -> No
     grey, opacity = np.moveaxis(np.asarray(decode(file.getvalue())), 2, 0)
     assert opacity.any()
     assert not grey[opacity > 0].any()
+
+
+def test_lossless_webp_is_decoded_with_limited_memory() -> None:
+    large = decode(riff_webp(lossless_webp(1024, 8_192)))  # groups of prefix codes
+    assert large.getextrema() == ((0, 0), (0, 0), (0, 0))
+    with pytest.raises(NotAnImage):
+        decode(riff_webp(lossless_webp(1024, 65_536)))
+
+
+def test_large_lossless_webp_has_the_same_pixels() -> None:
+    rng = np.random.default_rng(0)
+    expected = Image.fromarray(rng.integers(0, 256, (300, 300, 4), np.uint8))
+    file = io.BytesIO()
+    expected.save(file, "WEBP", lossless=True, exact=True)
+    assert read_container(file.getvalue()).may_need_much_memory
+    assert decode(file.getvalue()).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])

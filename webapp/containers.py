@@ -50,6 +50,9 @@ JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # noise to append to a scan t
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
 WEBP_KEPT = WEBP_SIZED | {b"ALPH", b"ANIM", b"ANMF", b"EXIF"}
 WEBP_ANIMATED, WEBP_ALPHA = 0x02, 0x10  # flags of VP8X
+# A group of prefix codes takes 20 bits or more of lossless data, and up to 9 KB in the decoder. It
+# applies to 16 pixels or more.
+WEBP_GROUP_BYTES, WEBP_GROUP_PIXELS, MAX_WEBP_GROUPS = 2.5, 16, 3000
 
 EXIF_PREFIX = b"Exif\0\0"
 EXIF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -81,9 +84,14 @@ class Chunk(NamedTuple):
     content: bytes
     checksum: bytes
 
+    @classmethod
+    def of(cls, name: bytes, content: bytes) -> "Chunk":
+        """Return a chunk with the right checksum."""
+        return cls(name, content, zlib.crc32(content, zlib.crc32(name)).to_bytes(4))
+
     def is_intact(self) -> bool:
         """Return whether the checksum is right."""
-        return zlib.crc32(self.content, zlib.crc32(self.name)).to_bytes(4) == self.checksum
+        return self == Chunk.of(self.name, self.content)
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,16 @@ class Container:
     width: int
     height: int
     orientation: int  # as in Exif: 1 to 8
-    # Of a PNG with 8 bits per sample, without palette, interlacing and transparent color.
+    # Of a PNG that kornia-rs decodes: samples per pixel, bits per sample, and, of 16 bits, the
+    # transparent color.
     channels: int | None = None
+    depth: int = 8
+    transparent: tuple[int, ...] = ()
     animation: bytes | None = None  # the file with its frames, of a WebP the first MAX_FRAMES
     # A JPEG without an end marker, with noise appended. It decodes to other pixels if some are
     # missing.
     with_filler: bytes | None = None
+    may_need_much_memory: bool = False  # a WebP of lossless data, with many groups of codes
 
 
 def read_container(body: bytes) -> Container:
@@ -153,26 +165,39 @@ def _read_png(body: bytes) -> Container:
     width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     channels = PNG_CHANNELS.get(color_type, 0)
     _check_size(width, height, bytes_per_pixel=channels * depth / 8)
-    is_plain = depth == 8 and color_type != PNG_PALETTE and not interlaced
-    dropped = {b"eXIf"}
-    if not _is_png_transparency(contents.get(b"tRNS", b""), color_type, contents.get(b"PLTE", b"")):
-        dropped.add(b"tRNS")
-    kept = [chunk for chunk in chunks if chunk.name not in dropped]
+    palette = contents.get(b"PLTE", b"")
+    transparency = _png_transparency(contents.get(b"tRNS", b""), color_type, depth, palette)
+    head = [
+        Chunk.of(name, content)
+        for name, content in ((b"IHDR", header), (b"PLTE", palette), (b"tRNS", transparency))
+        if content
+    ]
+    pixels = [chunk for chunk in chunks if chunk.name not in PNG_HEAD | {b"eXIf"}]
+    if depth == 16:
+        is_common = color_type in PNG_TRANSPARENT_BYTES or channels == 4
+    else:
+        is_common = depth == 8 and not (color_type == PNG_PALETTE or interlaced or transparency)
     return Container(
-        _png_file(chunk for chunk in kept if chunk.name not in PNG_ANIMATION),
+        _png_file(head + [chunk for chunk in pixels if chunk.name == b"IDAT"]),
         width,
         height,
         _orientation(contents.get(b"eXIf", b"")),
-        channels if is_plain and b"tRNS" not in contents else None,
-        _png_file(kept) if b"acTL" in contents else None,
+        channels if is_common else None,
+        depth,
+        struct.unpack(f">{len(transparency) // 2}H", transparency) if depth == 16 else (),
+        _png_file(head + pixels) if b"acTL" in contents else None,
     )
 
 
-def _is_png_transparency(content: bytes, color_type: int, palette: bytes) -> bool:
-    """Return whether a tRNS chunk has a length that fits; like libpng, we ignore others."""
+def _png_transparency(content: bytes, color_type: int, depth: int, palette: bytes) -> bytes:
+    """Return the content of tRNS for Pillow: nothing if its length is wrong, as in libpng."""
     if color_type == PNG_PALETTE:
-        return len(content) <= len(palette) // 3
-    return len(content) == PNG_TRANSPARENT_BYTES.get(color_type)
+        return content if len(content) <= len(palette) // 3 else b""
+    if len(content) != PNG_TRANSPARENT_BYTES.get(color_type):
+        return b""
+    if depth in (2, 4):  # Pillow compares the level with samples that have 8 bits
+        return bytes((0, content[1] % 2**depth * 255 // (2**depth - 1)))
+    return content
 
 
 def _png_chunks(body: bytes) -> Iterator[Chunk]:
@@ -300,7 +325,7 @@ def _jpeg_has_all_scans(frame: bytes, scans: Iterable[bytes]) -> bool:
 
 
 def _read_webp(body: bytes) -> Container:
-    exif, sizes, is_animated = b"", list[tuple[int, int]](), False
+    exif, sizes, is_animated, data_bytes = b"", list[tuple[int, int]](), False, 0
     kept: list[bytes] = []
     for name, content in _webp_chunks(body):
         if name == b"EXIF":
@@ -313,13 +338,22 @@ def _read_webp(body: bytes) -> Container:
         if name in WEBP_SIZED:
             sizes.append(_webp_size(name, content))
             _check_size(*sizes[-1], MAX_WEBP_PIXELS)
+        if name != b"VP8 ":  # the others contain lossless data
+            data_bytes += len(content)
         kept += name, struct.pack("<I", len(content)), content, bytes(len(content) % 2)
     if not sizes:
         raise NotAnImage(UNREADABLE)
     data = b"".join((b"WEBP", *kept))
     data = b"RIFF" + struct.pack("<I", len(data)) + data
-    animation = data if is_animated else None
-    return Container(data, *sizes[0], _orientation(exif), animation=animation)
+    pixels = max(width * height for width, height in sizes)
+    groups = min(data_bytes / WEBP_GROUP_BYTES, pixels / WEBP_GROUP_PIXELS)
+    return Container(
+        data,
+        *sizes[0],
+        _orientation(exif),
+        animation=data if is_animated else None,
+        may_need_much_memory=groups > MAX_WEBP_GROUPS,
+    )
 
 
 def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:

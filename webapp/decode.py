@@ -1,16 +1,24 @@
 """Decode a PNG, JPEG or WebP file.
 
-kornia-rs decodes a common PNG in a sixth of Pillow's time. Pillow decodes everything else.
+kornia-rs decodes a common PNG in a sixth of Pillow's time, and colors of 16 bits, which Pillow
+reduces to 8. Pillow decodes everything else. `python -m webapp.decode` decodes its standard input
+with limited memory.
 """
 
 import io
+import math
+import resource
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kornia_rs.io import decode_image_png_u8
+from kornia_rs.io import decode_image_png_u8, decode_image_png_u16
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from webapp.containers import MAX_FRAMES, UNREADABLE, Container, read_container
@@ -24,7 +32,9 @@ MIN_CONTRAST = 20  # grey levels between ink and background; the texture of pape
 MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
 MAX_ANIMATION_S = 0.3  # seconds of CPU time; one small frame can take a second
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
-KORNIA_MAX_PIXELS = 1_000_000  # it holds the interpreter lock while it decodes
+KORNIA_MAX_PIXELS = 1_000_000  # with 8 bits; it holds the interpreter lock while it decodes
+MAX_PROCESS_BYTES = 240_000_000  # of data in a process that decodes one file; it starts with 50
+MAX_PROCESS_S = 5  # of CPU time
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,7 +55,10 @@ def decode(body: bytes) -> Image.Image:
     """
     container = read_container(body)
     try:
-        image = _decode_container(container)
+        if container.may_need_much_memory:
+            image = _decode_in_process(body)
+        else:
+            image = _decode_container(container)
     except Exception as exc:  # decoders raise many kinds of errors for a broken file
         raise NotAnImage(UNREADABLE) from exc
     if container.orientation == 1:
@@ -59,8 +72,21 @@ def reduce_large(image: Image.Image) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
+def _decode_in_process(body: bytes) -> Image.Image:
+    """Decode in a process of its own, with limited memory."""
+    decoded = subprocess.run(
+        [sys.executable, "-m", "webapp.decode"],
+        input=body,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+        check=True,
+    )
+    return _decode_with_pillow(decoded.stdout)
+
+
 def _decode_container(container: Container) -> Image.Image:
-    image = _decode_plain_png(container) or _decode_with_pillow(container.data)
+    image = _decode_with_kornia(container) or _decode_with_pillow(container.data)
     if container.with_filler and image != _decode_with_pillow(container.with_filler):
         raise NotAnImage(UNREADABLE)  # pixels are missing
     if container.animation and _is_blank(image):
@@ -68,17 +94,20 @@ def _decode_container(container: Container) -> Image.Image:
     return image
 
 
-def _decode_plain_png(container: Container) -> Image.Image | None:
-    """Return the image, or None if Pillow should decode it."""
+def _decode_with_kornia(container: Container) -> Image.Image | None:
+    """Return the image of a common PNG, or None if Pillow should decode it."""
     mode = KORNIA_MODES.get(container.channels or 0)
-    if mode is None or container.width * container.height > KORNIA_MAX_PIXELS:
+    size = container.width, container.height
+    decode_png = decode_image_png_u16 if container.depth == 16 else decode_image_png_u8
+    if mode is None or (container.depth == 8 and math.prod(size) > KORNIA_MAX_PIXELS):
         return None
     try:
-        pixels = decode_image_png_u8(container.data, (container.height, container.width), mode)
+        pixels = decode_png(container.data, size[::-1], mode)
     except Exception:  # Pillow also reads some damaged files
         return None
+    if container.depth == 16:
+        return _image_from_16_bits(pixels, container.transparent)
     if mode == "rgba" and pixels.view("<u4").min() >= 0xFF000000:  # all pixels are opaque
-        size = container.width, container.height
         return Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
     return Image.fromarray(pixels[:, :, 0] if mode == "mono" else pixels)
 
@@ -95,26 +124,32 @@ def _decode_with_pillow(data: bytes) -> Image.Image:
 def _with_8_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per channel and without a palette."""
     if image.mode.startswith("I"):
-        return _grey_from_16_bits(image)
+        return _image_from_16_bits(np.array(image, np.uint16)[:, :, np.newaxis])
     if image.mode == "1":
         return image.convert("L")
     return image.convert("RGBA") if image.mode == "P" else image
 
 
-def _grey_from_16_bits(image: Image.Image) -> Image.Image:
-    """Return the 8 highest bits of those that are used: some scanners use 8, 10 or 12 of 16.
+def _image_from_16_bits(
+    levels: NDArray[np.uint16], transparent: tuple[int, ...] = ()
+) -> Image.Image:
+    """Return the 8 highest bits of those that are used: some cameras use 8, 10 or 12 of 16.
 
-    Large images are reduced.
+    `levels` is [height, width, channels], and is overwritten. Large images are reduced.
     """
-    levels = np.asarray(image, np.uint16)
-    unused_bits = max(int(levels.max()).bit_length() - 8, 0)
-    grey = (levels >> unused_bits).astype(np.uint8)
-    if "transparency" not in image.info:
-        return reduce_large(Image.fromarray(grey))
-    opaque = levels != image.info["transparency"]
-    bands = (grey * opaque, opaque * np.uint8(255))
-    reduced = [reduce_large(Image.fromarray(band)) for band in bands]
-    return Image.merge("La", reduced).convert("LA")  # from grey multiplied by the opacity
+    colors, opacity = levels[:, :, :3], levels[:, :, 3:]
+    opaque = (colors != np.array(transparent, np.uint16)).any(2) if transparent else None
+    for part in (colors, opacity):
+        part >>= max(int(part.max(initial=0)).bit_length() - 8, 0)
+    if opacity.size:
+        return reduce_large(Image.fromarray(levels.astype(np.uint8)))
+    bands = list(np.moveaxis(levels, 2, 0))
+    if opaque is not None:
+        colors *= opaque[:, :, np.newaxis]
+        bands.append(opaque * np.uint16(255))
+    mode = {1: "L", 2: "La", 3: "RGB", 4: "RGBa"}[len(bands)]  # a: colors multiplied by opacity
+    reduced = [reduce_large(Image.fromarray(band.astype(np.uint8))) for band in bands]
+    return Image.merge(mode, reduced).convert(mode.upper())
 
 
 def _first_frame_with_ink(data: bytes) -> Image.Image | None:
@@ -138,3 +173,10 @@ def _is_blank(image: Image.Image) -> bool:
         image = image.convert("RGBA").convert("RGBa")  # multiplied by the opacity
     extrema: Any = [band.getextrema() for band in image.split()]
     return all(high - low < MIN_CONTRAST for low, high in extrema)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_PROCESS_S, MAX_PROCESS_S))
+    decoded = _decode_container(read_container(sys.stdin.buffer.read()))
+    decoded.save(sys.stdout.buffer, "PNG", compress_level=0)

@@ -69,8 +69,12 @@ def is_small_picture(body: bytes) -> bool:
 
 
 def _form_file() -> bytes:
-    boundary = re.escape(request.mimetype_params.get("boundary", "").encode())
-    parts = re.split(rb"(?:\A|\r\n|\r|\n)--" + boundary, request.get_data())
+    boundary = request.mimetype_params.get("boundary", "").encode()
+    if not boundary:
+        raise BadRequest("Content-Type has no boundary. Let your HTTP library set it.")
+    parts = re.split(rb"(?:\A|\r\n|\r|\n)--" + re.escape(boundary), request.get_data())
+    if not parts[-1].startswith(b"--"):
+        raise BadRequest("The form ends early.")
     long_parts = (part for part in parts if len(part) > MAX_PART_HEADERS)
     if not all(BLANK_LINE.search(part, 0, MAX_PART_HEADERS) for part in long_parts):
         raise BadRequest("The headers of a part of the form are too long.")
@@ -110,7 +114,7 @@ def json_object() -> dict[str, Any]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BadRequest("The body is not JSON.") from error
+        raise BadRequest("The body can't be read as JSON.") from error
     if not isinstance(body, dict):
         raise BadRequest("The body should be a JSON object.")
     return body
