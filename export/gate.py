@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from train.data import PICTURES, SHAPES
 from train.metrics import Probabilities, calibration_error
-from train.sources import OUTLIER
+from webapp.prediction import OUTLIER
 
 SIGNIFICANCE_LEVEL = 0.05
 MAX_LOSS = 0.003  # of a part's accuracy, where a test of this part alone is significant

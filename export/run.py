@@ -12,8 +12,8 @@ from torch import Tensor
 from export.card import make_card, publish
 from export.gate import Answers, as_markdown, compare, objections
 from export.graph import make_graph, predict
-from export.versions import GRAPH
 from train.model import Network
+from webapp.graphs import GRAPH_FILE
 
 NOT_PUBLISHED = 3  # exit status
 
@@ -36,7 +36,7 @@ def export_run(run: Path, folder: Path, force: bool) -> None:
     graph = make_graph(network.eval(), checkpoint["temperature"], checkpoint["parity_inputs"])
     all_metrics = [json.loads(file.read_text()) for file in run.parent.glob("*/metrics.json")]
     card = make_card(graph, json.loads((run / "metrics.json").read_text()), all_metrics)
-    comparison = compare_with_published(graph, card, checkpoint["test"], folder / GRAPH)
+    comparison = compare_with_published(graph, card, checkpoint["test"], folder / GRAPH_FILE)
     comparison["forced"] = force and bool(comparison["objections"])
     report = as_markdown(comparison)
     (run / "comparison.md").write_text(report)

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from webapp.files import replacing
-from webapp.graphs import version_of
+from webapp.graphs import GRAPH_FILE, version_of
 
-CARD, GRAPH, PREVIOUS = "model.json", "digits.onnx", "previous"
+CARD, PREVIOUS = "model.json", "previous"
 KEPT_VERSIONS = 5
 
 
@@ -25,7 +25,7 @@ def replace_model(
     """
     _keep_present(folder, replaced_at_ns or time.time_ns())
     replace_file(folder / CARD, card)
-    replace_file(folder / GRAPH, graph)
+    replace_file(folder / GRAPH_FILE, graph)
     shutil.rmtree(folder / PREVIOUS / json.loads(card)["version"], ignore_errors=True)
     for outdated in kept_versions(folder)[:-KEPT_VERSIONS]:
         shutil.rmtree(outdated)
@@ -46,7 +46,7 @@ def rollback(folder: Path, version: str | None = None) -> str:
             f"There is no version {version} in {folder / PREVIOUS}. Available: {names}."
         )
     source = kept[version] if version else list(kept.values())[-1]
-    card, graph = (source / CARD).read_bytes(), (source / GRAPH).read_bytes()
+    card, graph = (source / CARD).read_bytes(), (source / GRAPH_FILE).read_bytes()
     if not _is_intact(card, graph) or json.loads(card)["version"] != source.name:
         raise ValueError(f"{source} is damaged. Delete it, or restore another version.")
     replace_model(folder, card, graph, min(map(_replaced_at_ns, kept.values())) - 1)
@@ -55,7 +55,7 @@ def rollback(folder: Path, version: str | None = None) -> str:
 
 def kept_versions(folder: Path) -> list[Path]:
     """Return the folders of the kept versions; the one that was replaced last is the last."""
-    kept = [graph.parent for graph in folder.glob(f"{PREVIOUS}/*/{GRAPH}")]
+    kept = [graph.parent for graph in folder.glob(f"{PREVIOUS}/*/{GRAPH_FILE}")]
     return sorted(kept, key=_replaced_at_ns)
 
 
@@ -70,14 +70,14 @@ def replace_file(path: Path, content: bytes) -> None:
 def _keep_present(folder: Path, replaced_at_ns: int) -> None:
     """Copy the model to previous/VERSION/, unless there is none or it is damaged."""
     try:
-        card, graph = (folder / CARD).read_bytes(), (folder / GRAPH).read_bytes()
+        card, graph = (folder / CARD).read_bytes(), (folder / GRAPH_FILE).read_bytes()
     except FileNotFoundError:
         return
     if _is_intact(card, graph):
         kept = folder / PREVIOUS / json.loads(card)["version"]
         kept.mkdir(parents=True, exist_ok=True)
         replace_file(kept / CARD, card)
-        replace_file(kept / GRAPH, graph)
+        replace_file(kept / GRAPH_FILE, graph)
         os.utime(kept, ns=(replaced_at_ns, replaced_at_ns))
 
 

@@ -215,7 +215,7 @@ def test_filters_select_rows(database: Database) -> None:
 def test_filter_without_an_index_searches_a_limited_number_of_rows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.database.SEARCHED", 3)
+    monkeypatch.setattr("webapp.database.SCAN_LIMIT", 3)
     rows = [made(visitor=visitor) for visitor in ("me", "you", "me", "me", "you", "me")]
     insert(database, *rows)
     for row in rows[:4]:

@@ -322,7 +322,7 @@ def test_slow_list_holds_up_nobody(
     fill(settings.data_dir / "predictions.db", 6_000)
     # As if the table were as much larger as the limits are smaller.
     monkeypatch.setattr("webapp.engines.SQLITE_STEPS", 20_000)
-    monkeypatch.setattr("webapp.database.SEARCHED", 6_000)
+    monkeypatch.setattr("webapp.database.SCAN_LIMIT", 6_000)
     monkeypatch.setattr("webapp.database.STATEMENT_TIMEOUT_S", 0)
     hurried = create_app(settings).test_client()
     assert hurried.get(f"{LIST}?model_version=abc").status_code == 503

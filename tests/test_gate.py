@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.gate import Answers, as_markdown, compare, holm, mcnemar, objections
-from train.sources import OUTLIER
+from webapp.prediction import OUTLIER
 
 STYLES = ("drawings, photo", "drawings, transparent")
 LABELS = {

@@ -23,9 +23,8 @@ from train.labelled import (
 )
 from train.model import Network
 from train.settings import Settings
-from train.sources import OUTLIER
 from webapp.exports import save_data_set
-from webapp.prediction import Classification, Prediction, first_id, new_prediction
+from webapp.prediction import OUTLIER, Classification, Prediction, first_id, new_prediction
 
 GRAPH = ROOT / "artifacts" / "digits.onnx"
 ANSWER = Classification(0, 0.9, [0.1] * 10, doubt=None)

@@ -23,7 +23,8 @@ from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
 from train.shapes import draw_shapes
-from train.sources import OUTLIER, SOURCES, Drawing, digest, parse_unipen
+from train.sources import SOURCES, Drawing, digest, parse_unipen
+from webapp.prediction import OUTLIER
 
 TINY = Settings(
     epochs=1,

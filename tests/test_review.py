@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from tests.test_api import OPERATOR, PREDICTIONS, assert_problem, post, stored_id
 from tests.test_database import made
 from webapp.app import create_app
-from webapp.exports import OUTLIER
+from webapp.prediction import OUTLIER
 from webapp.services import services
 from webapp.settings import Settings
 from webapp.store import PredictionStore

@@ -276,7 +276,7 @@ def test_workers_may_be_killed_under_load(tmp_path: Path) -> None:
 def test_short_pages_lead_to_all_rows_that_match(
     store: PredictionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.database.SEARCHED", 3)
+    monkeypatch.setattr("webapp.database.SCAN_LIMIT", 3)
     rows = [made(number % 4, "v9") for number in range(24)]
     for number, row in enumerate(rows):
         (store.outbox if number % 5 == 0 else store.database).insert(row)

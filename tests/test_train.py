@@ -48,7 +48,6 @@ from train.report import write_run
 from train.settings import Settings
 from train.shapes import draw_shape
 from train.sources import (
-    OUTLIER,
     SOURCES,
     Drawing,
     digest,
@@ -57,6 +56,7 @@ from train.sources import (
     parse_unipen,
     read_drawings,
 )
+from webapp.prediction import OUTLIER
 from webapp.preprocess import prepare
 
 CPU = torch.device("cpu")

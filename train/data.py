@@ -36,7 +36,8 @@ from train.outliers import make_test_outliers, make_train_outliers
 from train.pictures import SPOILED_SHARE, TEST_KINDS, TRAIN_KINDS, make_pictures
 from train.settings import Settings
 from train.shapes import draw_shapes
-from train.sources import OUTLIER, Drawing, is_unfinished_four, read_drawings
+from train.sources import Drawing, is_unfinished_four, read_drawings
+from webapp.prediction import OUTLIER
 
 VAL_SIZE = 5_000  # of MNIST
 VAL_WRITERS = frozenset(

@@ -27,7 +27,7 @@ CANVAS_PX = 280  # edge of the canvas on which test data is drawn
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
 TRAIN_PENS = (0.02, 0.1)  # range of the pen's width, relative to the canvas
 MAX_TREMOR = 0.012  # standard deviation of the points, relative to the drawing's size
-MOUSE_SHARE = 0.06  # of training drawings, drawn on 28 × 28 pixels and enlarged
+LOW_RESOLUTION_SHARE = 0.06  # of training drawings, drawn on 28 × 28 pixels and enlarged
 
 Pixels = NDArray[np.uint8]
 # Takes a random generator and the canvas edge in pixels; returns white ink on black.
@@ -129,7 +129,7 @@ def draw_varied(
     amplitude: see warp_strokes.
     """
     strokes = roughen(warp_strokes(strokes, amplitude, rng), rng)
-    if rng.random() < MOUSE_SHARE:
+    if rng.random() < LOW_RESOLUTION_SHARE:
         return _draw_with_mouse(strokes, rng, canvas_px)
     speed_effect = rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0
     return draw(strokes, rng, canvas_px, pens=TRAIN_PENS, speed_effect=speed_effect)

@@ -13,7 +13,7 @@ from train.augment import random_affine
 from train.data import Digits, TrainingSet
 from train.model import Network
 from train.settings import Settings
-from train.sources import OUTLIER
+from webapp.prediction import OUTLIER
 
 EVALUATION_BATCH_SIZE = 1_000
 UNCERTAIN_CORRECT_RATE = 0.012  # of the correct answers on each validation set, at most

@@ -27,7 +27,7 @@ from onnx import numpy_helper
 from train.data import Digits, Splits
 from train.model import Network
 from train.settings import Settings
-from train.sources import OUTLIER
+from webapp.prediction import OUTLIER
 
 PART, OUTLIER_PART = "labelled", "labelled outliers"  # names of the test sets
 WRITER_GROUPS, TEST_GROUP, VAL_GROUP = 5, 0, 1

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from train.drawings import Renderer, rotation
-from train.sources import OUTLIER, Drawing, Points
+from train.sources import Drawing, Points
+from webapp.prediction import OUTLIER
 from webapp.strokes import render
 
 READABLE, SEVERAL, UNREADABLE = "readable", "several", "unreadable"

@@ -27,7 +27,6 @@ UCI = "https://archive.ics.uci.edu/static/public"
 PENDIGITS_URL = f"{UCI}/81/pen+based+recognition+of+handwritten+digits.zip"
 UJI_URL = f"{UCI}/177/uji+pen+characters+version+2.zip"
 
-OUTLIER = -1  # the label of what is not one digit
 
 Points = NDArray[np.float64]  # [n, 2]: x to the right, y down
 

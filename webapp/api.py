@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
@@ -192,13 +192,9 @@ def delete_predictions() -> Response:
 def delete_prediction(id_: UUID) -> Response:
     """Delete one prediction, for the visitor who made it and for the operator."""
     if not _is_operator():
-        is_visitor = bool(services().visitors.current_id())
-        if "Authorization" in request.headers and not is_visitor:
-            _require_operator()
-        if not is_visitor or not _is_own(services().store.get(str(id_))):
-            _forbid("delete")
+        _require_own(services().store.get(str(id_)), "delete")
     if not services().store.delete(Deletion(str(id_))):
-        raise NotFound("There is no such prediction.")
+        raise NotFound
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -227,10 +223,8 @@ def label_prediction(id_: UUID) -> Response:
         _require_operator()
     store = services().store
     prediction = store.get(str(id_))
-    if not (by_operator or _is_own(prediction)):
-        if "Authorization" in request.headers and not services().visitors.current_id():
-            _require_operator()
-        _forbid("label")
+    if not by_operator:
+        _require_own(prediction, "label")
     if prediction.has_operators_label and not by_operator:
         raise Forbidden("The operator has set this label, and only the operator can change it.")
     old = prediction.true_digit, prediction.review
@@ -306,7 +300,7 @@ def _find_visible(id_: UUID) -> Prediction:
     sees_all = _sees_all()
     prediction = services().store.get(str(id_))
     if not (sees_all or _is_own(prediction)):
-        raise NotFound("There is no such prediction.")
+        raise NotFound
     return prediction
 
 
@@ -315,9 +309,14 @@ def _is_own(prediction: Prediction) -> bool:
     return bool(visitor) and prediction.visitor == visitor
 
 
-def _forbid(verb: str) -> NoReturn:
+def _require_own(prediction: Prediction, verb: str) -> None:
+    """Raise Forbidden, or Unauthorized for a wrong token, if another visitor made it."""
+    if _is_own(prediction):
+        return
     if services().visitors.current_id():
         raise Forbidden(f"Only the browser that made a prediction may {verb} it.")
+    if "Authorization" in request.headers:
+        _require_operator()
     raise Forbidden(
         f"Cookies are needed to {verb} a prediction, and this browser sent none. "
         "Allow cookies for this page, then predict again."

@@ -39,7 +39,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("versions/*.py"))
 BATCH = 500  # rows in one statement
 DELETE_BATCH = 5_000
-SEARCHED = 2_000  # rows that are examined for one page of a filter without an index
+SCAN_LIMIT = 2_000  # rows that are examined for one page of a filter without an index
 PROBE = Classification(0, 1.0, [0.1] * 10, doubt=None)
 
 
@@ -244,16 +244,13 @@ class Database:
 
         since: is included; `before` is not.
         """
-        row, filters = predictions.c, filters or Filters()
-        query = predictions.select().order_by(row.id.desc()).limit(limit)
-        query = query.where(*_indexed_conditions(filters), *_other_conditions(filters))
+        row = predictions.c
+        query = _matching(filters or Filters()).order_by(row.id.desc()).limit(limit)
         if before is not None:
             query = query.where(row.id < before)
         if since is not None:
             query = query.where(row.id >= since)
-        with self._reader.connect() as connection:
-            rows = connection.execute(query).all()  # then others may use the connection
-        return [Prediction(**each._mapping) for each in rows]
+        return self._all(query)
 
     @translate_errors()
     def review_queue(self, limit: int, filters: Filters) -> list[Prediction]:
@@ -262,11 +259,10 @@ class Database:
         Disagreements with the model come first, then uncertain predictions, then a random sample:
         the end of an id is random.
         """
-        row, filters = predictions.c, replace(filters, labelled=True, reviewed=False)
+        row = predictions.c
         random = sa.func.substr(sa.cast(row.id, sa.Text), 20)
         query = (
-            predictions.select()
-            .where(*_indexed_conditions(filters), *_other_conditions(filters))
+            _matching(replace(filters, labelled=True, reviewed=False))
             .order_by(
                 row.true_digit == row.predicted_digit,
                 sa.case((row.uncertain, row.confidence), else_=1),
@@ -274,15 +270,13 @@ class Database:
             )
             .limit(limit)
         )
-        with self._reader.connect() as connection:
-            rows = connection.execute(query).all()
-        return [Prediction(**each._mapping) for each in rows]
+        return self._all(query)
 
     @translate_errors()
     def search_start(self, before: str | None, filters: Filters) -> str | None:
         """Return the id from which on one page may search, or None if it may search all rows.
 
-        No index finds the rows that match some filters. A page examines SEARCHED rows for these.
+        No index finds the rows that match some filters. A page examines SCAN_LIMIT rows for these.
         """
         if not list(_other_conditions(filters)):
             return None
@@ -291,24 +285,22 @@ class Database:
         if before is not None:
             query = query.where(row.id < before)
         with self._reader.connect() as connection:
-            return connection.execute(query.offset(SEARCHED - 1).limit(1)).scalar()
+            return connection.execute(query.offset(SCAN_LIMIT - 1).limit(1)).scalar()
 
     @translate_errors()
     def oldest(
         self, limit: int, since: str | None = None, without: Collection[str] = ()
     ) -> list[Prediction]:
-        """Return the oldest predictions from the id `since` on, without some ids."""
+        """Return the oldest predictions from the id `since` on, except those with some ids."""
         row = predictions.c
         query = predictions.select().where(row.id.not_in(without))
         if since is not None:
             query = query.where(row.id >= since)
-        with self._reader.connect() as connection:
-            rows = connection.execute(query.order_by(row.id).limit(limit))
-            return [Prediction(**row._mapping) for row in rows]
+        return self._all(query.order_by(row.id).limit(limit))
 
     @translate_errors()
     def merge(self, rows: Sequence[Prediction]) -> None:
-        """Store rows of an outbox, without those that were deleted; a newer label replaces one."""
+        """Store rows of an outbox, except deleted ones; a newer label replaces an older one."""
         with self._writer.begin() as connection:
             self._lock(connection)  # a deletion is either seen here or deletes what is stored here
             deleted = self._deleted(connection, rows)
@@ -323,7 +315,7 @@ class Database:
 
     @translate_errors()
     def remove(self, rows: Sequence[Prediction]) -> None:
-        """Delete rows that were stored elsewhere, without those labelled in the meantime."""
+        """Delete rows that were stored elsewhere, except those labelled in the meantime."""
         row = predictions.c
         query = predictions.delete().where(
             row.id == sa.bindparam("of"), row.label_revision == sa.bindparam("revision")
@@ -430,6 +422,11 @@ class Database:
             created_at = sa.func.timezone("UTC", created_at)
         return sa.cast(sa.func.date(created_at), sa.Text)
 
+    def _all(self, query: sa.Select[Any]) -> list[Prediction]:
+        with self._reader.connect() as connection:
+            rows = connection.execute(query).all()  # then others may use the connection
+        return [Prediction(**row._mapping) for row in rows]
+
     def _first(self, condition: sa.ColumnElement[bool]) -> Prediction | None:
         with self._reader.connect() as connection:
             row = connection.execute(predictions.select().where(condition)).first()
@@ -461,6 +458,11 @@ def _covered(deletion: Deletion) -> sa.ColumnElement[bool]:
         return row.id == deletion.prediction_id
     older = row.id < deletion.before
     return older if deletion.visitor is None else older & (row.visitor == deletion.visitor)
+
+
+def _matching(filters: Filters) -> sa.Select[Any]:
+    conditions = *_indexed_conditions(filters), *_other_conditions(filters)
+    return predictions.select().where(*conditions)
 
 
 def _other_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:

@@ -27,7 +27,7 @@ from webapp.errors import NotAnImage
 FORMATS = ("PNG", "JPEG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's own
 
-MAX_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
+REDUCED_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
 MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
 MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
 MAX_ANIMATION_S = 0.3  # seconds of CPU time; one small frame can take a second
@@ -67,8 +67,8 @@ def decode(body: bytes) -> Image.Image:
 
 
 def reduce_large(image: Image.Image) -> Image.Image:
-    """Reduce an image whose longer edge is at least twice MAX_EDGE_PX by a whole number."""
-    factor = max(image.size) // MAX_EDGE_PX
+    """Reduce an image whose longer edge is at least twice REDUCED_EDGE_PX by a whole number."""
+    factor = max(image.size) // REDUCED_EDGE_PX
     return image.reduce(factor) if factor > 1 else image
 
 
@@ -114,7 +114,7 @@ def _decode_with_kornia(container: Container) -> Image.Image | None:
 
 def _decode_with_pillow(data: bytes) -> Image.Image:
     file = Image.open(io.BytesIO(data), formats=FORMATS)
-    factor = max(1, max(file.size) // MAX_EDGE_PX)
+    factor = max(1, max(file.size) // REDUCED_EDGE_PX)
     width, height = (max(1, side // factor) for side in file.size)
     file.draft(None, (width, height))  # reduces a JPEG
     file.load()

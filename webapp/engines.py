@@ -15,7 +15,7 @@ from psycopg2 import extensions
 from psycopg2.errors import LockNotAvailable, QueryCanceled
 from sqlalchemy import exc
 
-from webapp.errors import QueryRejected, StorageUnavailable
+from webapp.errors import QueryRejected, QueryTimeout, StorageUnavailable
 
 STATEMENT_TIMEOUT_S = 3  # also for a connection, a lock, and a place in the pool
 AGGREGATE_TIMEOUT_S = 60  # counts over all rows
@@ -38,10 +38,6 @@ MISCONFIGURED = re.compile(
 
 class NoAnswer(psycopg2.OperationalError):
     """The server did not answer in time."""
-
-
-class QueryTimeout(QueryRejected):
-    """The database was busy or took too long; it may accept the same query later."""
 
 
 def describe(target: Target) -> str:

@@ -14,7 +14,8 @@
     ├── Busy                503   the server is at its limit
     ├── NotReady            503   the service can store nothing, or its model does not answer
     ├── StorageUnavailable  503   the database cannot be reached or written to
-    └── QueryRejected       503   the database answered, but refused the query or took too long
+    └── QueryRejected       503   the database answered, but refused the query
+        └── QueryTimeout    503   or took too long; it may answer the same query later
     StartupError                  the service cannot start; the text tells the operator what to do
 
 This module does not import Flask, because `train` uses `webapp.preprocess` without a server.
@@ -51,6 +52,9 @@ class Forbidden(Problem):
 class NotFound(Problem):
     status = 404
     title = "Not found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such prediction.")
 
 
 class UnsupportedMedia(Problem):
@@ -108,6 +112,10 @@ class QueryRejected(Problem):
     status = 503
     title = "Query rejected"
     headers = (("Retry-After", "5"),)
+
+
+class QueryTimeout(QueryRejected):
+    """The database was busy or took too long; it may accept the same query later."""
 
 
 class StartupError(Exception):

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from webapp.prediction import OPERATOR, Prediction
+from webapp.prediction import OPERATOR, OUTLIER, Prediction
 from webapp.preprocess import IMAGE_PX
 
 CHUNK_SIZE = 64 * 1024  # characters
-OUTLIER = -1  # the label of a picture that does not show a digit, as in training
-CONTRADICTION = 0.95  # confidence in another digit, above which a visitor's label is left out
+CONTRADICTING_CONFIDENCE = 0.95  # in another digit; then a visitor's label is left out
 COLUMNS = (
     "id",
     "created_at",
@@ -47,7 +46,7 @@ def is_contradicted(prediction: Prediction) -> bool:
     return (
         prediction.labelled_by != OPERATOR
         and prediction.true_digit != prediction.predicted_digit
-        and prediction.confidence >= CONTRADICTION
+        and prediction.confidence >= CONTRADICTING_CONFIDENCE
     )
 
 

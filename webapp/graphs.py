@@ -1,6 +1,8 @@
-"""The version of an ONNX graph, computed without the onnx package."""
+"""The published ONNX graph: its file name, and its version, computed without the onnx package."""
 
 import hashlib
+
+GRAPH_FILE = "digits.onnx"
 
 
 def version_of(graph: bytes) -> str:

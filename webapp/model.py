@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from webapp import metrics
 from webapp.errors import NotReady, StartupError
 from webapp.files import replacing
-from webapp.graphs import version_of
+from webapp.graphs import GRAPH_FILE, version_of
 from webapp.prediction import Classification
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-GRAPH = "digits.onnx"
 # The contract between training and serving: name, type and shape; None is the batch.
 INPUT = ("pixels", "tensor(uint8)", (None, 28, 28))
 OUTPUT = ("probabilities", "tensor(float)", (None, 10))
@@ -40,7 +39,7 @@ class Model:
         except OSError as error:
             raise StartupError(
                 f"There is no model at {path} ({error.strerror}). Create one with `make model`, "
-                f"or set MODEL_DIR to the directory that contains {GRAPH}."
+                f"or set MODEL_DIR to the directory that contains {GRAPH_FILE}."
             ) from error
         self._session = _open_session(path, self.graph)
         self._check_contract(path)
@@ -100,7 +99,7 @@ class HotReloadingModel:
 
     def __init__(self, model_dir: Path, fallback: Path) -> None:
         """Load nothing yet: the command line needs no model."""
-        self._path, self._fallback = model_dir / GRAPH, fallback
+        self._path, self._fallback = model_dir / GRAPH_FILE, fallback
         self._loading = threading.Lock()
         self._model: Model | None = None
         self._fingerprint: tuple[int, ...] = ()

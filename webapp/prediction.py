@@ -10,6 +10,7 @@ from uuid import UUID
 
 OPERATOR, VISITOR = "operator", "visitor"  # who sets labels
 ACCEPTED, REJECTED = "accepted", "rejected"  # reviews of labels
+OUTLIER = -1  # the label of a picture that does not show one digit, in training
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -26,8 +26,12 @@ INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where th
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's longer side
-SAME_MARGIN = 0.4  # largest difference of two margins of a gap, relative to its longer side
-CONVEX = 0.02  # share of the area that may be missing between two points of a row or a column
+MAX_MARGIN_DIFFERENCE = (
+    0.4  # largest difference of two margins of a gap, relative to its longer side
+)
+MAX_CONCAVITY = (
+    0.02  # share of the area that may be missing between two points of a row or a column
+)
 LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank: no digit can be seen in it."
@@ -194,7 +198,7 @@ def _surrounds_digit(mask: Mask) -> bool:
         return True
     height, width = gap.any(axis=1).sum(), gap.any(axis=0).sum()
     difference = (ink.shape[0] - height) - (ink.shape[1] - width)
-    return bool(abs(difference) > SAME_MARGIN * max(height, width))
+    return bool(abs(difference) > MAX_MARGIN_DIFFERENCE * max(height, width))
 
 
 def _is_convex(mask: Mask) -> bool:
@@ -204,7 +208,7 @@ def _is_convex(mask: Mask) -> bool:
         & np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
         for axis in (1, 0)
     )
-    return bool(((rows | columns) & ~mask).sum() < CONVEX * mask.sum())
+    return bool(((rows | columns) & ~mask).sum() < MAX_CONCAVITY * mask.sum())
 
 
 def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:

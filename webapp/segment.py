@@ -19,16 +19,16 @@ from PIL import Image, ImageFilter
 WORK_PX = 320  # longer edge of the copy that is segmented
 WINDOWS = ((10, 13), (5, 9))  # of the median: pixels per coarse pixel, coarse pixels
 THRESHOLDS = (0.3, 0.6)  # of the strongest ink
-CLEAR = 15  # separation of ink and paper
+CLEAR_SEPARATION = 15  # separation of ink and paper
 MIN_AREA = 12  # pixels; smaller components are noise
 MIN_INK = 8  # levels between ink and background
 NOISE_FACTOR = 4.5  # standard deviations
 LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
 LINE_DIRECTIONS = 6  # in one picture: parallel lines are not parallel in perspective
 LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more is a line
-STRONGER = 1.6  # times a line's ink: what is stronger is a pen on the line
+PEN_TO_LINE_RATIO = 1.6  # times a line's ink: what is stronger is a pen on the line
 LINE_PX = 7  # what is thicker is no line
-SAME_PLACE = 0.6  # intersection over union of the boxes of two candidates
+MIN_OVERLAP = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the quality at the best place: more candidates see several digits
 FRAMED_SCORE = 3  # factor for what is inside a frame: with the frame as a part, it would be larger
 MIN_FRAME_PX = 12  # shorter side of a frame
@@ -87,9 +87,9 @@ def find_digit(image: Image.Image) -> Found | None:
     quality = np.array([candidate.quality for candidate in candidates])
     several = np.array([each.digit.doubt == "several_digits" for each in candidates])
     overlap = _overlap(np.array([candidate.digit.box for candidate in candidates]))
-    support = (overlap > SAME_PLACE) @ quality
+    support = (overlap > MIN_OVERLAP) @ quality
     place = overlap[support.argmax()]
-    digit = candidates[int(np.where(place > SAME_PLACE, quality, -1).argmax())].digit
+    digit = candidates[int(np.where(place > MIN_OVERLAP, quality, -1).argmax())].digit
     if quality[(place > 0.1) & several].sum() > SEVERAL_SHARE * support.max():
         return digit._replace(doubt="several_digits")
     return digit
@@ -124,7 +124,9 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
                 score, doubt = score * CLUTTER_SCORE, "unclear_picture"
             if rival.size:  # if it hardly stands out, it is a stain, not a digit
                 rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
-                doubt = "several_digits" if rivals > min(separation, CLEAR) / 4 else doubt
+                doubt = (
+                    "several_digits" if rivals > min(separation, CLEAR_SEPARATION) / 4 else doubt
+                )
             rows, columns = _box(parts, group, 4)
             corners = (columns.start, rows.start, columns.stop, rows.stop)
             box = np.array(corners) / (*work.size, *work.size)
@@ -337,7 +339,7 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     for step in range(1, LINE_PX):
         above[step:] |= rest[:-step]
         below[:-step] |= rest[step:]
-    strong = levels > STRONGER * np.median(levels[line])
+    strong = levels > PEN_TO_LINE_RATIO * np.median(levels[line])
     r, c = np.nonzero(line & ~strong & ~(above & below))
     mask[at[r, c], c] = False
     return True

@@ -13,7 +13,8 @@ from pathlib import Path
 from webapp.database import BATCH, Database
 from webapp.engines import Target, cause_of, describe, is_misconfigured
 from webapp.errors import QueryRejected, StartupError, StorageUnavailable
-from webapp.model import GRAPH, Model
+from webapp.graphs import GRAPH_FILE
+from webapp.model import Model
 from webapp.services import OUTBOX, OUTBOX_LOCK, open_outbox
 from webapp.settings import Settings
 
@@ -35,7 +36,7 @@ def check_and_migrate(settings: Settings) -> None:
             f"DATA_DIR {settings.data_dir} cannot be created: {error.strerror}."
         ) from error
     create_secret_key(settings)
-    Model(settings.model_dir / GRAPH)
+    Model(settings.model_dir / GRAPH_FILE)
     is_available = migrate_database(settings)
     try:
         with open(settings.data_dir / OUTBOX_LOCK, "a") as file:

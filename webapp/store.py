@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from webapp.database import BATCH, Database, Summary
-from webapp.engines import STATEMENT_TIMEOUT_S, QueryTimeout, cause_of
-from webapp.errors import NotFound, QueryRejected, StorageUnavailable
+from webapp.engines import STATEMENT_TIMEOUT_S, cause_of
+from webapp.errors import NotFound, QueryRejected, QueryTimeout, StorageUnavailable
 from webapp.prediction import DailyCount, Deletion, Filters, LabelCount, Prediction, first_id
 
 TOMBSTONE_LIFETIME = timedelta(days=30)  # an outbox row that is older is not flushed
@@ -100,7 +100,7 @@ class PredictionStore:
                 raise
         found = _newest([row for row in (waiting, stored) if row])
         if not found:
-            raise NotFound("There is no such prediction.")
+            raise NotFound
         return found[0]
 
     def label(
@@ -111,7 +111,7 @@ class PredictionStore:
         revision = waiting.label_revision if waiting else 0
         with suppress(StorageUnavailable), self._database() as database:
             if waiting and database.deleted([waiting]):
-                raise NotFound("There is no such prediction.")
+                raise NotFound
             if found := database.label(id_, digit, labelled_by, revision, review):
                 if waiting:  # Postgres executed the insert after this process gave up on it
                     with suppress(*FAILURES):
@@ -122,7 +122,7 @@ class PredictionStore:
         with self._database() as database:  # it may have been flushed between the two
             if found := database.label(id_, digit, labelled_by, revision, review):
                 return found
-        raise NotFound("There is no such prediction.")
+        raise NotFound
 
     # ---- many predictions --------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class PredictionStore:
         return Page(rows, start, partial)
 
     def review_queue(self, limit: int, filters: Filters) -> list[Prediction]:
-        """Return labels that were not reviewed, without those in the outbox: see Database."""
+        """Return labels that were not reviewed, except those in the outbox: see Database."""
         with self._database() as database:
             return database.review_queue(limit, filters)
 

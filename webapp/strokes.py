@@ -18,7 +18,7 @@ SUPERSAMPLING = 2  # ink is drawn this much larger and averaged down, for smooth
 DRAWING_PX = 84  # longer side of a drawing of the page
 MARGIN_PX = 2
 FLATNESS_PX = 0.2  # largest distance between a curve and the lines between points on it
-TURN = 0.3  # radians: of these points, one is drawn whenever the curve has turned by this much
+MAX_TURN = 0.3  # radians: of these points, one is drawn whenever the curve has turned by this much
 
 NOT_POINTS = "A stroke should be a list of one or more points [x, y, width]."
 
@@ -114,11 +114,11 @@ def _smooth(stroke: Stroke, total: int) -> Stroke:
 
 
 def _thin(path: Stroke) -> Stroke:
-    """Return the ends of a path of one width, and the points between which it turns by TURN."""
+    """Return the ends of a path of one width, and the points between which it turns by MAX_TURN."""
     if len(path) < 3 or (path[:, 2] != path[0, 2]).any():
         return path
     steps = np.diff(path[:, 0] + 1j * path[:, 1])
     path, steps = path[np.append(True, steps != 0)], steps[steps != 0]
-    turned = np.abs(np.angle(steps[1:] / steps[:-1])).cumsum() // TURN
+    turned = np.abs(np.angle(steps[1:] / steps[:-1])).cumsum() // MAX_TURN
     kept = np.concatenate(([True], np.diff(turned, prepend=0) > 0, [True]))
     return path[kept] if len(steps) > 1 else path
