@@ -49,9 +49,6 @@ check: lint  ## run everything that must pass before a change is merged
 lint: $(DEV)/ready  ## check style and types
 	$(DEV)/bin/ruff check $(CODE)
 	$(DEV)/bin/ruff format --check $(CODE)
-	$(DEV)/bin/black --check --quiet $(CODE)
-	$(DEV)/bin/isort --check $(CODE)
-	$(DEV)/bin/flake8 $(CODE)
 	$(DEV)/bin/mypy
 	@! docker compose version >/dev/null 2>&1 || \
 		POSTGRES_PASSWORD=any docker compose --profile '*' config --quiet

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from train import symbols
@@ -28,9 +29,13 @@ TEST_FONTS = ("STIXGeneral", "STIXGeneralItalic", "cmss10", "cmtt10")
 Scribble = Callable[[np.random.Generator], list[Points]]
 
 
+def _on_circle(angle: NDArray[np.float64]) -> Points:
+    return np.stack((np.cos(angle), np.sin(angle)), axis=1)
+
+
 def _walk(rng: np.random.Generator) -> list[Points]:
     heading = np.cumsum(rng.normal(0, rng.uniform(0.3, 0.9), rng.integers(30, 90)))
-    return [np.cumsum(np.stack((np.cos(heading), np.sin(heading)), axis=1), axis=0)]
+    return [np.cumsum(_on_circle(heading), axis=0)]
 
 
 def _lines(rng: np.random.Generator) -> list[Points]:
@@ -50,7 +55,7 @@ def _shapes(rng: np.random.Generator) -> list[Points]:
 
 def _arc(rng: np.random.Generator) -> Points:
     angle = np.linspace(0, rng.uniform(0.5, 7), 30) + rng.uniform(0, 6)
-    return np.stack((np.cos(angle), np.sin(angle)), axis=1) * rng.uniform(0.2, 1, 2)
+    return _on_circle(angle) * rng.uniform(0.2, 1, 2)
 
 
 def _zigzag(rng: np.random.Generator) -> list[Points]:
@@ -61,13 +66,13 @@ def _zigzag(rng: np.random.Generator) -> list[Points]:
 def _polygon(rng: np.random.Generator) -> list[Points]:
     count = rng.integers(3, 6)
     angle = 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
-    corners = np.stack((np.cos(angle), np.sin(angle)), axis=1) * rng.uniform(0.6, 1, (count, 1))
+    corners = _on_circle(angle) * rng.uniform(0.6, 1, (count, 1))
     return [np.concatenate((corners, corners[:1])) * (1, rng.uniform(0.6, 1))]
 
 
 def _blob(rng: np.random.Generator) -> list[Points]:
     angle, radius = rng.uniform(0, 2 * np.pi, 150), np.sqrt(rng.random((150, 1)))
-    return [np.stack((np.cos(angle), np.sin(angle)), axis=1) * radius * (1, rng.uniform(0.5, 1))]
+    return [_on_circle(angle) * radius * (1, rng.uniform(0.5, 1))]
 
 
 def _hatching(rng: np.random.Generator) -> list[Points]:
@@ -77,12 +82,12 @@ def _hatching(rng: np.random.Generator) -> list[Points]:
 
 def _spiral(rng: np.random.Generator) -> list[Points]:
     angle = np.linspace(0, 2 * np.pi * rng.uniform(3, 5), 150)
-    return [np.stack((np.cos(angle), np.sin(angle)), axis=1) * angle[:, None]]
+    return [_on_circle(angle) * angle[:, None]]
 
 
 def _star(rng: np.random.Generator) -> list[Points]:
     angle = np.arange(6) * 4 * np.pi / 5 + rng.normal(0, 0.1, 6)
-    return [np.stack((np.cos(angle), np.sin(angle)), axis=1)]
+    return [_on_circle(angle)]
 
 
 def _scrawl(rng: np.random.Generator) -> list[Points]:
