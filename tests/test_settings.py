@@ -234,7 +234,8 @@ def test_processes_that_start_together_share_one_secret_key(tmp_path: Path) -> N
 
 def test_example_and_readme_name_every_setting() -> None:
     example = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    compose = ["POSTGRES_PASSWORD", "DOMAIN", "HOST_USER", "WEB_MEMORY"]
+    images = ["PYTHON_IMAGE", "POSTGRES_IMAGE", "CADDY_IMAGE"]
+    compose = ["POSTGRES_PASSWORD", "DOMAIN", "HOST_USER", "WEB_MEMORY", *images]
     extra = ["MNIST_DIR", "DRAWINGS_DIR", *compose]
     assert sorted(example) == sorted(NAMES + extra)
     readme = (ROOT / "README.md").read_text()
