@@ -177,7 +177,7 @@ HOSTILE_SIZES = (0, 1, 2, 3, 28, 255, 4000, 16_383, 65_535, 2**24 - 1, 2**31 - 1
 def hostile_file(rng: np.random.Generator) -> bytes:
     """Return a file whose counts and sizes of parts are lies, or very many."""
     makers = (_hostile_png, _hostile_jpeg, _hostile_webp, _lossless_webp_with_groups)
-    return makers[rng.integers(3)](rng)[: 4 * 1024**2]
+    return makers[rng.integers(len(makers))](rng)[: 4 * 1024**2]
 
 
 def _hostile_png(rng: np.random.Generator) -> bytes:

@@ -34,7 +34,7 @@ from tests.pictures import encoded, seven
 from tests.test_preprocess import same
 from webapp.containers import JPEG_END, PNG_SIGNATURE, read_container
 from webapp.decode import TRANSPOSITIONS, decode
-from webapp.errors import BlankImage, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
+from webapp.errors import BlankImage, Busy, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
 from webapp.preprocess import prepare
 from webapp.requests import is_small_picture
 
@@ -215,13 +215,47 @@ def test_lossless_webp_is_decoded_with_limited_memory() -> None:
         decode(riff_webp(lossless_webp(1024, 65_536)))
 
 
+@pytest.mark.parametrize("program", ["/absent", "/bin/false"])
+def test_file_is_not_blamed_if_no_process_can_decode_it(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", program)
+    with pytest.raises(Busy):
+        decode(riff_webp(lossless_webp(1024, 1)))
+
+
 def test_large_lossless_webp_has_the_same_pixels() -> None:
     rng = np.random.default_rng(0)
     expected = Image.fromarray(rng.integers(0, 256, (300, 300, 4), np.uint8))
     file = io.BytesIO()
     expected.save(file, "WEBP", lossless=True, exact=True)
-    assert read_container(file.getvalue()).may_need_much_memory
+    assert read_container(file.getvalue()).needs_subprocess
     assert decode(file.getvalue()).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp_that_ends_early_is_refused(lossless: bool) -> None:
+    file = io.BytesIO()
+    seven().convert("RGB").save(file, "WEBP", lossless=lossless)
+    for missing in range(2, 9):  # the last byte may be padding
+        with pytest.raises(NotAnImage):
+            decode(file.getvalue()[:-missing])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_damaged_png_of_16_bits_is_refused(channels: int) -> None:
+    grey = np.asarray(seven()).astype(int)[:, :, np.newaxis]
+    body = png(grey.repeat(channels, 2), 16)
+    with pytest.raises(NotAnImage):
+        decode(body[:-20] + bytes(8) + body[-12:])
+
+
+@pytest.mark.parametrize(("depth", "color_type"), [(16, 3), (0, 0), (4, 2), (2, 4), (3, 0)])
+def test_png_of_an_invalid_type_is_refused(depth: int, color_type: int) -> None:
+    chunks = (b"PLTE", bytes(9)), (b"tRNS", b"\0"), (b"IDAT", zlib.compress(bytes(99)))
+    body = b"".join(png_chunk(*each) for each in (*chunks, (b"IEND", b"")))
+    with pytest.raises(NotAnImage):
+        decode(png_header(3, 3, depth, color_type) + body)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])

@@ -30,7 +30,6 @@ PNG_HEAD = frozenset({b"IHDR", b"PLTE", b"tRNS"})  # once, before the pixels
 PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 PNG_KEPT = PNG_HEAD | PNG_ANIMATION | {b"IDAT", b"eXIf"}
 PNG_TRANSPARENT_BYTES = {0: 2, 2: 6}  # in tRNS, by color type
-PNG_ANCILLARY = 0x20  # a bit of the first letter
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
@@ -50,8 +49,8 @@ JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # noise to append to a scan t
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
 WEBP_KEPT = WEBP_SIZED | {b"ALPH", b"ANIM", b"ANMF", b"EXIF"}
 WEBP_ANIMATED, WEBP_ALPHA = 0x02, 0x10  # flags of VP8X
-# A group of prefix codes takes 20 bits or more of lossless data, and up to 9 KB in the decoder. It
-# applies to 16 pixels or more.
+# Lossless data may have a group of prefix codes for every 16 pixels. A group takes 20 bits or more
+# in the file, and about 6 KB in the decoder.
 WEBP_GROUP_BYTES, WEBP_GROUP_PIXELS, MAX_WEBP_GROUPS = 2.5, 16, 3000
 
 EXIF_PREFIX = b"Exif\0\0"
@@ -62,8 +61,8 @@ EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # by type
 OTHER_FORMATS = {
     name: re.compile(pattern, re.DOTALL | re.IGNORECASE)
     for name, pattern in {
-        "AVIF": rb".{4}ftyp(avif|avis|mif1.{4}(....){,9}?avif)",
-        "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
+        "AVIF": rb".{4}ftyp(avi[fos]|mi[af][12f].{4}(....){,9}?avif)",
+        "HEIC": rb".{4}ftyp(hei|hev|mi[af][12f]|msf1)",
         "SVG": rb"(\xef\xbb\xbf)?\s*(<svg|<(\?xml|!doctype|!--).{,4000}?<svg)",
         "PDF": rb".{,1024}?%PDF-",
         "GIF": rb"GIF8[79]a",
@@ -102,8 +101,8 @@ class Container:
     width: int
     height: int
     orientation: int  # as in Exif: 1 to 8
-    # Of a PNG that kornia-rs decodes: samples per pixel, bits per sample, and, of 16 bits, the
-    # transparent color.
+    # Of a PNG that kornia-rs may decode: samples per pixel, bits per sample, and the transparent
+    # color if these are 16.
     channels: int | None = None
     depth: int = 8
     transparent: tuple[int, ...] = ()
@@ -111,7 +110,7 @@ class Container:
     # A JPEG without an end marker, with noise appended. It decodes to other pixels if some are
     # missing.
     with_filler: bytes | None = None
-    may_need_much_memory: bool = False  # a WebP of lossless data, with many groups of codes
+    needs_subprocess: bool = False  # a WebP that may need hundreds of megabytes to decode
 
 
 def read_container(body: bytes) -> Container:
@@ -131,7 +130,7 @@ def reject_other_formats(body: bytes) -> None:
     for name, pattern in OTHER_FORMATS.items():
         if pattern.match(body):
             raise UnsupportedMedia(
-                f"{name} files are not supported. Save the picture as PNG or JPEG and send that."
+                f"{name} files are not supported. Save the image as PNG or JPEG and send that."
             )
 
 
@@ -165,7 +164,10 @@ def _read_png(body: bytes) -> Container:
     width, height, depth, color_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     channels = PNG_CHANNELS.get(color_type, 0)
     _check_size(width, height, bytes_per_pixel=channels * depth / 8)
-    palette = contents.get(b"PLTE", b"")
+    is_palette = color_type == PNG_PALETTE
+    palette = contents.get(b"PLTE", b"") if is_palette else b""  # only a suggestion in others
+    if is_palette and not palette:
+        raise NotAnImage(UNREADABLE)
     transparency = _png_transparency(contents.get(b"tRNS", b""), color_type, depth, palette)
     head = [
         Chunk.of(name, content)
@@ -173,18 +175,16 @@ def _read_png(body: bytes) -> Container:
         if content
     ]
     pixels = [chunk for chunk in chunks if chunk.name not in PNG_HEAD | {b"eXIf"}]
-    if depth == 16:
-        is_common = color_type in PNG_TRANSPARENT_BYTES or channels == 4
-    else:
-        is_common = depth == 8 and not (color_type == PNG_PALETTE or interlaced or transparency)
+    has_16_bits = depth == 16 and not is_palette
+    for_kornia = depth == 8 and not (is_palette or interlaced or transparency)
     return Container(
         _png_file(head + [chunk for chunk in pixels if chunk.name == b"IDAT"]),
         width,
         height,
         _orientation(contents.get(b"eXIf", b"")),
-        channels if is_common else None,
+        channels if for_kornia or (has_16_bits and channels != 2) else None,
         depth,
-        struct.unpack(f">{len(transparency) // 2}H", transparency) if depth == 16 else (),
+        struct.unpack(f">{len(transparency) // 2}H", transparency) if has_16_bits else (),
         _png_file(head + pixels) if b"acTL" in contents else None,
     )
 
@@ -217,8 +217,6 @@ def _png_chunks(body: bytes) -> Iterator[Chunk]:
             chunk = Chunk(name, body[start + 8 : end], body[end : end + 4])
             if name == b"IDAT" or chunk.is_intact():  # the decoder knows if pixels are damaged
                 yield chunk
-            elif not name[0] & PNG_ANCILLARY:
-                raise NotAnImage(UNREADABLE)
         start = end + 4
     raise NotAnImage(TOO_MANY_PARTS)
 
@@ -325,7 +323,7 @@ def _jpeg_has_all_scans(frame: bytes, scans: Iterable[bytes]) -> bool:
 
 
 def _read_webp(body: bytes) -> Container:
-    exif, sizes, is_animated, data_bytes = b"", list[tuple[int, int]](), False, 0
+    exif, sizes, is_animated, lossless_bytes = b"", list[tuple[int, int]](), False, 0
     kept: list[bytes] = []
     for name, content in _webp_chunks(body):
         if name == b"EXIF":
@@ -338,21 +336,21 @@ def _read_webp(body: bytes) -> Container:
         if name in WEBP_SIZED:
             sizes.append(_webp_size(name, content))
             _check_size(*sizes[-1], MAX_WEBP_PIXELS)
-        if name != b"VP8 ":  # the others contain lossless data
-            data_bytes += len(content)
+        if name != b"VP8 ":  # the others may contain lossless data
+            lossless_bytes += len(content)
         kept += name, struct.pack("<I", len(content)), content, bytes(len(content) % 2)
     if not sizes:
         raise NotAnImage(UNREADABLE)
     data = b"".join((b"WEBP", *kept))
     data = b"RIFF" + struct.pack("<I", len(data)) + data
     pixels = max(width * height for width, height in sizes)
-    groups = min(data_bytes / WEBP_GROUP_BYTES, pixels / WEBP_GROUP_PIXELS)
+    groups = min(lossless_bytes / WEBP_GROUP_BYTES, pixels / WEBP_GROUP_PIXELS)
     return Container(
         data,
         *sizes[0],
         _orientation(exif),
         animation=data if is_animated else None,
-        may_need_much_memory=groups > MAX_WEBP_GROUPS,
+        needs_subprocess=groups > MAX_WEBP_GROUPS,
     )
 
 
@@ -366,6 +364,8 @@ def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += 8
         frames += name == b"ANMF"
         if name in WEBP_KEPT and frames <= MAX_FRAMES:
+            if start + length > len(body) and name != b"EXIF":
+                raise NotAnImage(UNREADABLE)
             yield name, body[start : start + length]
         start += length + length % 2
     raise NotAnImage(TOO_MANY_PARTS)

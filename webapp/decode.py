@@ -1,13 +1,15 @@
 """Decode a PNG, JPEG or WebP file.
 
-kornia-rs decodes a common PNG in a sixth of Pillow's time, and colors of 16 bits, which Pillow
-reduces to 8. Pillow decodes everything else. `python -m webapp.decode` decodes its standard input
-with limited memory.
+kornia-rs decodes a common PNG in a sixth of Pillow's time. It also decodes 16-bit PNG, because
+Pillow reduces colors of 16 bits to 8. Pillow decodes everything else. `python -m webapp.decode`
+decodes its standard input with limited memory.
 """
 
 import io
+import logging
 import math
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from webapp.containers import MAX_FRAMES, UNREADABLE, Container, read_container
-from webapp.errors import NotAnImage
+from webapp.errors import Busy, NotAnImage, Problem
+
+log = logging.getLogger("webapp")
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's own
@@ -33,8 +37,10 @@ MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank fi
 MAX_ANIMATION_S = 0.3  # seconds of CPU time; one small frame can take a second
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # with 8 bits; it holds the interpreter lock while it decodes
-MAX_PROCESS_BYTES = 240_000_000  # of data in a process that decodes one file; it starts with 50
-MAX_PROCESS_S = 5  # of CPU time
+MAX_SUBPROCESS_BYTES = 240_000_000  # of data; 50 MB are reserved before it decodes
+MAX_SUBPROCESS_CPU_S = 2
+MAX_SUBPROCESS_S = 20
+UNREADABLE_STATUS = 3  # of a subprocess that cannot decode the file
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,14 +57,16 @@ def decode(body: bytes) -> Image.Image:
 
     Large images are reduced. Of an animation, the first frame with ink is decoded.
 
-    Raises NotAnImage or UnsupportedMedia, or TooManyPixels before anything is decoded.
+    Raises NotAnImage, UnsupportedMedia or Busy, or TooManyPixels before anything is decoded.
     """
-    container = read_container(body)
     try:
-        if container.may_need_much_memory:
-            image = _decode_in_process(body)
+        container = read_container(body)
+        if container.needs_subprocess:
+            image = _decode_in_subprocess(container.data)
         else:
             image = _decode_container(container)
+    except Problem:
+        raise
     except Exception as exc:  # decoders raise many kinds of errors for a broken file
         raise NotAnImage(UNREADABLE) from exc
     if container.orientation == 1:
@@ -72,17 +80,40 @@ def reduce_large(image: Image.Image) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _decode_in_process(body: bytes) -> Image.Image:
-    """Decode in a process of its own, with limited memory."""
-    decoded = subprocess.run(
-        [sys.executable, "-m", "webapp.decode"],
-        input=body,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[1],
-        check=True,
-    )
-    return _decode_with_pillow(decoded.stdout)
+def _decode_in_subprocess(data: bytes) -> Image.Image:
+    """Decode a WebP with limited memory. Raises Busy if the process cannot run."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "webapp.decode"],
+            input=data,
+            capture_output=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+            timeout=MAX_SUBPROCESS_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.error("no process decodes an image: %s", error)
+        raise Busy from error
+    if done.returncode in (UNREADABLE_STATUS, -signal.SIGXCPU):
+        raise NotAnImage(UNREADABLE)
+    if done.returncode:
+        log.error("a process that decodes an image ended with status %d", done.returncode)
+        raise Busy
+    head, _, pixels = done.stdout.partition(b"\n")
+    mode, width, height = head.decode().split()
+    return Image.frombytes(mode, (int(width), int(height)), pixels)
+
+
+def _decode_input() -> None:
+    """Decode a WebP from standard input; print mode, width and height, and then the pixels."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_SUBPROCESS_BYTES, MAX_SUBPROCESS_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SUBPROCESS_CPU_S, MAX_SUBPROCESS_CPU_S))
+    try:
+        image = _decode_container(read_container(sys.stdin.buffer.read()))
+    except Exception:
+        sys.exit(UNREADABLE_STATUS)
+    sys.stdout.buffer.write(f"{image.mode} {image.width} {image.height}\n".encode())
+    sys.stdout.buffer.write(image.tobytes())
 
 
 def _decode_container(container: Container) -> Image.Image:
@@ -104,6 +135,8 @@ def _decode_with_kornia(container: Container) -> Image.Image | None:
     try:
         pixels = decode_png(container.data, size[::-1], mode)
     except Exception:  # Pillow also reads some damaged files
+        if container.depth == 16:
+            raise
         return None
     if container.depth == 16:
         return _image_from_16_bits(pixels, container.transparent)
@@ -176,7 +209,4 @@ def _is_blank(image: Image.Image) -> bool:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_PROCESS_S, MAX_PROCESS_S))
-    decoded = _decode_container(read_container(sys.stdin.buffer.read()))
-    decoded.save(sys.stdout.buffer, "PNG", compress_level=0)
+    _decode_input()

@@ -91,6 +91,9 @@ class Busy(Problem):
     title = "Busy"
     headers = (("Retry-After", "1"),)  # seconds
 
+    def __init__(self, detail: str = "The server is busy. Try again in a second.") -> None:
+        super().__init__(detail)
+
 
 class NotReady(Problem):
     status = 503

@@ -63,7 +63,7 @@ class Queue:
         self.waiting.append(mine)
         try:
             if self.waiting[0] is not mine and not mine.acquire(timeout=QUEUE_TIMEOUT_S):
-                raise Busy("The server is busy. Try again in a second.")
+                raise Busy
             yield
         finally:
             self.waiting.remove(mine)
@@ -89,7 +89,7 @@ def _acquire() -> None:
     if request.path in HEALTH_PATHS:
         return
     if not semaphore.acquire(blocking=False):
-        raise Busy("The server is busy. Try again in a second.")
+        raise Busy
     g.holds_semaphore = True
 
 

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import json
 import re
+import string
 import struct
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
 # urllib's unquote takes a second and 800 MB for 4 MB of percent signs.
 BASE64_ESCAPES = {"%2B": "+", "%2b": "+", "%2F": "/", "%2f": "/", "%3D": "=", "%3d": "="}
+WHITESPACE = string.whitespace.encode()  # lines are optional in a data URL, and so is padding
+MAX_URL_HEAD = 200  # characters before the comma
 MAX_PART_HEADERS = 8192  # bytes; Werkzeug takes a second to parse 4 MB, in which nothing else runs
 BLANK_LINE = re.compile(rb"\r\n\r\n|\r\r|\n\n")
 MAX_BRACKETS = 2 * MAX_POINTS + 100  # in a JSON body: each point and each stroke has one
@@ -75,7 +78,7 @@ def _form_file() -> bytes:
     parts = re.split(rb"(?:\A|\r\n|\r|\n)--" + re.escape(boundary), request.get_data())
     if not parts[-1].startswith(b"--"):
         raise BadRequest("The form ends early.")
-    long_parts = (part for part in parts if len(part) > MAX_PART_HEADERS)
+    long_parts = (part for part in parts[1:-1] if len(part) > MAX_PART_HEADERS)
     if not all(BLANK_LINE.search(part, 0, MAX_PART_HEADERS) for part in long_parts):
         raise BadRequest("The headers of a part of the form are too long.")
     try:
@@ -89,16 +92,16 @@ def _form_file() -> bytes:
 
 def _data_url(url: object) -> bytes:
     head, _, data = url.partition(",") if isinstance(url, str) else ("", "", "")
-    head = "".join(head.split()).lower()
+    head = "".join(head[:MAX_URL_HEAD].split()).lower()
     if not (head.startswith("data:") and head.endswith(";base64")):
         raise BadRequest(
             'The body should be {"image": "data:image/png;base64,…"} or {"strokes": […]}.'
         )
     for escaped, character in BASE64_ESCAPES.items():
         data = data.replace(escaped, character)
-    data = "".join(data.split()).rstrip("=")  # lines and padding are optional
     try:
-        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+        code = data.encode("ascii").translate(None, WHITESPACE).rstrip(b"=")
+        return base64.b64decode(code + b"=" * (-len(code) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise NotAnImage("The data URL is not base64.") from error
 
