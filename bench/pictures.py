@@ -18,7 +18,7 @@ from train.pictures import READABLE, TEST_KINDS, TRAIN_KINDS, make_picture
 from train.sources import Drawing, read_drawings
 from webapp.errors import BlankImage
 from webapp.model import Model
-from webapp.preprocess import examine
+from webapp.preprocess import prepare_with_doubt
 
 KINDS = {"kinds used in training": TRAIN_KINDS, "other kinds": TEST_KINDS}
 SPOILED = 0.25  # share of pictures that show several digits, or none that can be read
@@ -71,7 +71,7 @@ def read_picture(
     image, outcome = make_picture(drawing.strokes, strokes, KINDS[group], SPOILED, rng)
     label = drawing.digit if outcome == READABLE else None
     try:
-        pixels, doubt = examine(image)
+        pixels, doubt = prepare_with_doubt(image)
     except BlankImage:
         return outcome, Answer(image, np.zeros((28, 28), np.uint8), "blank", "blank")
     prediction = model.classify(pixels)

@@ -14,7 +14,7 @@ from train.plots import DPI, plot_seeds
 from webapp.graphs import version_of
 
 REPORT = ("curves.png", "confusions.png", "reliability.png", "mistakes.png", "comparison.md")
-SOURCES = {
+ATTRIBUTIONS = {
     "MNIST": "MNIST database of handwritten digits, LeCun, Cortes, Burges (CC BY-SA 3.0)",
     "drawings": "Pen-Based Recognition of Handwritten Digits, Alpaydin, Alimoglu, and UJI Pen "
     "Characters (Version 2), Llorens et al., UCI Machine Learning Repository (CC BY 4.0)",
@@ -57,7 +57,7 @@ def make_card(
         "doubt_below": metrics["confidence_threshold"],
         "temperature": metrics["temperature"],
         "weights": weights,
-        "sources": {name: SOURCES[name] for name in metrics["data"]["val"]},
+        "sources": {name: ATTRIBUTIONS[name] for name in metrics["data"]["val"]},
         "data": metrics["data"],
         "settings": metrics["settings"],
         "fine_tuned_from": metrics.get("fine_tuned_from"),

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data import PICTURES, SHAPES
+from train.data import PICTURES_SET, SHAPES_SET
 from train.metrics import Probabilities, calibration_error
 from webapp.prediction import OUTLIER
 
 SIGNIFICANCE_LEVEL = 0.05
-MAX_LOSS = 0.003  # of a part's accuracy, where a test of this part alone is significant
-OUTLIER_MARGIN = 0.05  # of a kind of outliers, by which equally good models may differ
+MAX_LOSS = 0.003  # largest drop in a part's accuracy, if its own p-value is significant
+OUTLIER_MARGIN = 0.05  # difference in rejection rate that equally good models may have
 HEADINGS = [
     "part",
     "digits",
@@ -42,7 +42,7 @@ RULE = (
 Labels = NDArray[np.int64]  # [n]
 
 
-class Answers(NamedTuple):
+class ModelPredictions(NamedTuple):
     """A model's answers on each test set, and its confidence threshold."""
 
     probabilities: Mapping[str, Probabilities]
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
 
 
 def compare(
-    labels: Mapping[str, Labels], champion: Answers, challenger: Answers
+    labels: Mapping[str, Labels], champion: ModelPredictions, challenger: ModelPredictions
 ) -> list[dict[str, Any]]:
     """Return the comparison on each part; metrics are pairs of the champion and the challenger.
 
@@ -73,15 +73,15 @@ def compare(
         for model in (champion, challenger)
     ]
     masks = {name: group == name for name in groups}
-    is_synthetic = np.isin(group, (SHAPES, PICTURES))  # [n]
+    is_synthetic = np.isin(group, (SHAPES_SET, PICTURES_SET))  # [n]
     digits = np.unique(truth[truth != OUTLIER])
     masks |= {f"digit {digit}": ~is_synthetic & (truth == digit) for digit in digits}
     parts = []
     for name, mask in masks.items():
         pair = [_measure(rows[mask], truth[mask], threshold) for rows, threshold in models]
-        right, other = (model.pop("right").astype(int) for model in pair)  # [of the part]
+        old, new = (model.pop("is_correct").astype(int) for model in pair)  # [digits of the part]
         _, number = np.unique(drawing[mask], return_inverse=True)
-        changes = np.bincount(number, weights=other - right)  # [drawings of the part]
+        changes = np.bincount(number, weights=new - old)  # [drawings of the part]
         lost, gained = int((changes < 0).sum()), int((changes > 0).sum())
         parts.append(
             {"part": name, "digits": int(mask.sum())}
@@ -115,17 +115,17 @@ def objections(parts: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _measure(probabilities: Probabilities, labels: Labels, threshold: float) -> dict[str, Any]:
-    """Return the metrics of a part. An outlier is `right` if its prediction is uncertain."""
+    """Return the metrics of a part. An outlier is correct if its prediction is uncertain."""
     confidences = probabilities.max(axis=1)  # [n]
     is_uncertain = confidences < threshold  # [n]
     is_outlier = bool((labels == OUTLIER).all())
-    right = is_uncertain if is_outlier else probabilities.argmax(axis=1) == labels  # [n]
+    is_correct = is_uncertain if is_outlier else probabilities.argmax(axis=1) == labels  # [n]
     return {
-        "right": right,
-        "correct": int(right.sum()),
-        "confident_errors": int((~right & ~is_uncertain).sum()),
-        "uncertain_correct": None if is_outlier else int((right & is_uncertain).sum()),
-        "ece": None if is_outlier else calibration_error(confidences, right),
+        "is_correct": is_correct,
+        "correct": int(is_correct.sum()),
+        "confident_errors": int((~is_correct & ~is_uncertain).sum()),
+        "uncertain_correct": None if is_outlier else int((is_correct & is_uncertain).sum()),
+        "ece": None if is_outlier else calibration_error(confidences, is_correct),
     }
 
 
@@ -150,7 +150,9 @@ def as_markdown(comparison: dict[str, Any]) -> str:
     if champion is None:
         return f"# Version {challenger}\n\nThere was no model to compare it with.\n"
     reasons = ", ".join(comparison["objections"])
-    decision = f"Not published: {reasons}." if reasons else "Published: no part is worse."
+    decision = "Published: at least one part is better and none is worse."
+    if reasons:
+        decision = f"Not published: {reasons}."
     if comparison["forced"]:
         decision = f"Published with --force, although {reasons}."
     rows = [HEADINGS, *(_cells(part) for part in comparison["parts"])]

@@ -54,7 +54,7 @@ def make_graph(network: Network, temperature: float, parity_inputs: Tensor) -> o
     return graph
 
 
-def predict(graph: bytes, pixels: NDArray[np.uint8]) -> Probabilities:
+def run_graph(graph: bytes, pixels: NDArray[np.uint8]) -> Probabilities:
     """Return the probabilities, float32 [n, 10], of pixels, uint8 [n, 28, 28], by onnxruntime."""
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     starts = range(0, len(pixels), EVALUATION_BATCH_SIZE)
@@ -74,7 +74,7 @@ def strip_debug_info(message: Message) -> None:
 
 def verify_parity(graph: onnx.ModelProto, module: nn.Module, pixels: Tensor) -> None:
     """Raise ValueError if onnxruntime's probabilities differ from torch's by ATOL or more."""
-    probabilities = predict(graph.SerializeToString(), pixels.numpy())  # [n, 10]
+    probabilities = run_graph(graph.SerializeToString(), pixels.numpy())  # [n, 10]
     with torch.no_grad():
         difference = float(np.abs(probabilities - module(pixels).numpy()).max())
     if not difference < ATOL:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from export.card import make_card, publish
-from export.gate import Answers, as_markdown, compare, objections
-from export.graph import make_graph, predict
+from export.gate import ModelPredictions, as_markdown, compare, objections
+from export.graph import make_graph, run_graph
 from train.model import Network
 from webapp.graphs import GRAPH_FILE
 
@@ -61,17 +61,18 @@ def compare_with_published(
     try:
         (metadata,) = onnx.load_from_string(champion).metadata_props
         champion_card = json.loads(metadata.value)
-        answers = _answers(champion, champion_card, test)
+        champion_predictions = _predict_test_sets(champion, champion_card, test)
     except Exception as error:  # neither onnx's errors nor onnxruntime's have a common base class
         sys.exit(f"{published} cannot be run ({error}). Roll back, or delete it.")
     labels = {name: labels.numpy() for name, (_, labels) in test.items()}
-    parts = compare(labels, answers, _answers(graph.SerializeToString(), card, test))
+    predictions = _predict_test_sets(graph.SerializeToString(), card, test)
+    parts = compare(labels, champion_predictions, predictions)
     comparison["champion"] = champion_card["version"]
     return comparison | {"objections": objections(parts), "parts": parts}
 
 
-def _answers(graph: bytes, card: dict[str, Any], test: TestDigits) -> Answers:
-    return Answers(
-        {name: predict(graph, pixels.numpy()) for name, (pixels, _) in test.items()},
+def _predict_test_sets(graph: bytes, card: dict[str, Any], test: TestDigits) -> ModelPredictions:
+    return ModelPredictions(
+        {name: run_graph(graph, pixels.numpy()) for name, (pixels, _) in test.items()},
         card["doubt_below"],
     )

@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from webapp.files import replacing
+from webapp.files import atomic_write
 from webapp.graphs import GRAPH_FILE, version_of
 
 CARD, PREVIOUS = "model.json", "previous"
@@ -61,7 +61,7 @@ def kept_versions(folder: Path) -> list[Path]:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see either the old content or the new."""
-    with replacing(path) as draft, open(draft, "wb") as file:
+    with atomic_write(path) as draft, open(draft, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

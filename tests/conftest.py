@@ -98,7 +98,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data directory as it is after the first start. To copy it is faster than a start."""
+    """Return a data directory as it is after the first start: copying is faster than starting."""
     folder = tmp_path_factory.mktemp("data")
     check_and_migrate(Settings(data_dir=folder, model_dir=ROOT / "artifacts"))
     return folder

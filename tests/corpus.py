@@ -59,7 +59,7 @@ def animated(format_: str, frames: list[Image.Image]) -> bytes:
     return body.getvalue()
 
 
-# ---- Valid but unusual files, by chance ------------------------------------------------------
+# ---- Valid but unusual files, at random ------------------------------------------------------
 
 
 def unusual_file(rng: np.random.Generator) -> tuple[bytes, int]:
@@ -169,13 +169,13 @@ def _smooth_picture(rng: np.random.Generator, mode: str) -> Image.Image:
     return Image.merge(mode, bands)
 
 
-# ---- Hostile files, by chance ----------------------------------------------------------------
+# ---- Hostile files, at random ----------------------------------------------------------------
 
 HOSTILE_SIZES = (0, 1, 2, 3, 28, 255, 4000, 16_383, 65_535, 2**24 - 1, 2**31 - 1, 2**32 - 1)
 
 
 def hostile_file(rng: np.random.Generator) -> bytes:
-    """Return a file whose counts and sizes of parts are lies, or very many."""
+    """Return a file with false or excessive counts and sizes of its parts."""
     makers = (_hostile_png, _hostile_jpeg, _hostile_webp, _lossless_webp_with_groups)
     return makers[rng.integers(len(makers))](rng)[: 4 * 1024**2]
 

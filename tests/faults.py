@@ -26,7 +26,7 @@ Reconnect = Callable[[], None]  # gives all stores new connections
 
 
 class Stored(NamedTuple):
-    """What is stored about a prediction, as far as the tests ask."""
+    """What is stored about a prediction, that the tests compare."""
 
     id: str
     true_digit: int | None

@@ -78,14 +78,14 @@ def fuzz(client: FlaskClient, cases: int, seed: int) -> tuple[Counter[int], int,
 def _pictures() -> list[tuple[str, bytes]]:
     """Return pictures in all supported formats and some others, with their media types."""
     drawn = seven()
-    grey = np.asarray(drawn.convert("L"))
+    gray = np.asarray(drawn.convert("L"))
     kinds = [
         drawn,
         drawn.convert("1"),
         drawn.convert("P"),
         drawn.convert("RGBA"),
         drawn.convert("LA"),
-        Image.fromarray(grey.astype(np.uint16) * 257),
+        Image.fromarray(gray.astype(np.uint16) * 257),
         Image.new("L", (1, 1)),
         Image.new("L", (3000, 1), 255),
     ]

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from train.sources import Drawing
 from webapp.app import create_app
 from webapp.model import Model
-from webapp.preprocess import examine
+from webapp.preprocess import prepare_with_doubt
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 from webapp.strokes import draw_strokes
@@ -114,5 +114,6 @@ def error_rate(models: Path, people: list[Person]) -> float:
 def prepare_all(people: list[Person]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return what the model is given, uint8 [n, 28, 28], and the digits that were drawn, [n]."""
     drawings = [drawing for person in people for drawing in person]
-    pixels = [examine(draw_strokes(strokes), is_drawing=True).pixels for _, strokes in drawings]
+    images = [draw_strokes(strokes) for _, strokes in drawings]
+    pixels = [prepare_with_doubt(image, is_drawing=True).pixels for image in images]
     return np.stack(pixels), np.array([digit for digit, _ in drawings])

@@ -141,7 +141,7 @@ def operator_calls(client: FlaskClient, id_: str, credentials: str | None) -> li
 
 
 @pytest.mark.parametrize("credentials", [OPERATOR["Authorization"], "bearer  of-the=operator "])
-def test_token_opens_what_is_the_operators(
+def test_operator_token_gives_access_to_operator_routes(
     app: Flask, client: FlaskClient, credentials: str
 ) -> None:
     calls = operator_calls(app.test_client(), stored_id(client), credentials)
@@ -204,7 +204,7 @@ def test_operator_routes_reject_other_credentials(
 
 @pytest.mark.parametrize("token", ["schlüssel", "voilà", "Å", "ключ", "à"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_token_may_have_any_letters(settings: Settings, token: str, encoding: str) -> None:
+def test_token_may_have_any_characters(settings: Settings, token: str, encoding: str) -> None:
     check_and_migrate(settings)
     client = create_app(replace(settings, operator_token=token)).test_client()
     for wrong in (token[:-1], token + "x", token + "\u00a0"):

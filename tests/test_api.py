@@ -79,7 +79,7 @@ def stored_id(client: FlaskClient) -> str:
 
 
 def assert_problem(response: TestResponse, status: int, detail: str = "") -> None:
-    """Hold a failure to RFC 9457."""
+    """Assert that a response is a problem as defined in RFC 9457."""
     assert response.status_code == status
     assert response.content_type == "application/problem+json"
     problem = json.loads(response.data)
@@ -307,7 +307,7 @@ def test_location_leads_to_the_prediction_below_a_prefix(client: FlaskClient) ->
     assert response.location == f"/digits{PREDICTIONS}/{response.json['id']}"
 
 
-def test_body_that_is_not_json_is_no_label(client: FlaskClient) -> None:
+def test_label_that_is_not_json_is_rejected(client: FlaskClient) -> None:
     url = f"{PREDICTIONS}/{stored_id(client)}"
     body = b'{"true_digit": 7}'
     assert_problem(client.patch(url, data=body, content_type="text/plain"), 415, "json")
@@ -344,7 +344,7 @@ def test_body_that_is_not_json_is_no_label(client: FlaskClient) -> None:
         "to=",
     ],
 )
-def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
+def test_bad_parameter_is_rejected(client: FlaskClient, query: str) -> None:
     name = query.split("=")[0]
     assert_problem(client.get(f"{PREDICTIONS}?{query}"), 400, f"^`{name}` should be ")
     if name not in ("limit", "before", "order"):
@@ -368,7 +368,7 @@ def test_bad_parameter_is_refused(client: FlaskClient, query: str) -> None:
         ("GET", "/api/openapi.json"),
     ],
 )
-def test_unknown_parameter_is_refused(client: FlaskClient, method: str, path: str) -> None:
+def test_unknown_parameter_is_rejected(client: FlaskClient, method: str, path: str) -> None:
     for query in ("digits=7", "=", "%ff=1", "Digit=7"):
         answer = client.open(f"{path}?{query}", method=method, headers=OPERATOR)
         assert_problem(answer, 400, "Unknown query parameter")
@@ -385,7 +385,7 @@ def test_unknown_parameter_is_refused(client: FlaskClient, method: str, path: st
         ("DELETE", "to=2026-01-01&to=2026-01-01"),
     ],
 )
-def test_repeated_parameter_is_refused(client: FlaskClient, method: str, query: str) -> None:
+def test_repeated_parameter_is_rejected(client: FlaskClient, method: str, query: str) -> None:
     id_ = stored_id(client)
     answer = client.open(f"{PREDICTIONS}?{query}", method=method, headers=OPERATOR)
     assert_problem(answer, 400, f"^`{query.split('=')[0]}` should be given once")
@@ -393,7 +393,7 @@ def test_repeated_parameter_is_refused(client: FlaskClient, method: str, query: 
 
 
 @pytest.mark.parametrize("key", ["", "k" * 15, "k" * 65, "key of one picture", "k" * 16 + "é"])
-def test_bad_idempotency_key_is_refused(client: FlaskClient, key: str) -> None:
+def test_bad_idempotency_key_is_rejected(client: FlaskClient, key: str) -> None:
     headers = {"Idempotency-Key": key}
     assert_problem(post(client, headers=headers), 400, "16 to 64 letters")
     assert listed(client) == []
@@ -406,7 +406,7 @@ def test_idempotency_key_has_16_to_64_letters(client: FlaskClient, key: str) -> 
 
 
 @pytest.mark.parametrize("store", ["maybe", "", "NO"])
-def test_invalid_value_of_store_is_refused(client: FlaskClient, store: str) -> None:
+def test_invalid_value_of_store_is_rejected(client: FlaskClient, store: str) -> None:
     assert post(client, query_string={"store": "yes"}).status_code == HTTPStatus.CREATED
     assert_problem(post(client, query_string={"store": store}), 400, "^`store` should be yes or no")
     assert len(client.get(PREDICTIONS).json["predictions"]) == 1
@@ -524,7 +524,7 @@ def test_large_export_repeats_and_misses_nothing(client: FlaskClient, settings: 
     assert listed(client, labelled="yes", limit=500) == ids[1::2]
 
 
-def test_export_has_what_the_interface_answers(client: FlaskClient) -> None:
+def test_export_contains_the_fields_of_the_api(client: FlaskClient) -> None:
     prediction = post(client).json
     (row,) = csv_rows(client)
     for name in ("id", "predicted_digit", "confidence", "uncertain", "model_version"):
@@ -574,7 +574,7 @@ def test_label_is_set_changed_and_taken_back(client: FlaskClient) -> None:
         (422, '{"true_digit": 7, "true_digit": 10}'),
     ],
 )
-def test_bad_label_is_refused(client: FlaskClient, status: int, body: str) -> None:
+def test_bad_label_is_rejected(client: FlaskClient, status: int, body: str) -> None:
     url = f"{PREDICTIONS}/{stored_id(client)}"
     assert_problem(
         client.patch(url, data=body, content_type="application/json"), status, "true_digit|object"
@@ -785,7 +785,7 @@ def test_command_line_deletes_what_is_older_by_utc(
         ["review"],
     ],
 )
-def test_command_line_refuses_what_it_does_not_understand(
+def test_command_line_rejects_what_it_does_not_understand(
     client: FlaskClient, app: Flask, arguments: list[str]
 ) -> None:
     id_ = stored_id(client)

@@ -1113,7 +1113,7 @@ def test_strokes_are_read_as_the_canvas_shows_them(page: Page) -> None:
         prediction = response.value.json()
         shown = prepare(pixels_of(page, "#pad").getchannel("A"))
         seen = np.frombuffer(base64.b64decode(prediction["pixels"]), np.uint8).reshape(28, 28)
-        shifts = itertools.product((-1, 0, 1), repeat=2)  # by rounding of the centre of mass
+        shifts = itertools.product((-1, 0, 1), repeat=2)  # by rounding of the center of mass
         shifted = [np.roll(seen.astype(int), shift, (0, 1)) for shift in shifts]
         assert min(np.abs(each - shown).mean() for each in shifted) < 8
         assert network.classify(shown).predicted_digit == prediction["predicted_digit"]

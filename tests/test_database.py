@@ -203,8 +203,8 @@ def test_filters_select_rows(database: Database) -> None:
     assert selected(Filters(digit=2)) == [wrong.id]
     assert selected(Filters(labelled=True)) == [wrong.id, right.id]
     assert selected(Filters(labelled=False)) == [unlabelled.id]
-    assert selected(Filters(right=True)) == [right.id]
-    assert selected(Filters(right=False)) == [wrong.id]
+    assert selected(Filters(correct=True)) == [right.id]
+    assert selected(Filters(correct=False)) == [wrong.id]
     assert selected(Filters(model_version="v2")) == [unlabelled.id]
     assert selected(Filters(visitor="you")) == [unlabelled.id]
     soon = unlabelled.created_at + timedelta(milliseconds=1)
@@ -225,7 +225,7 @@ def test_filter_without_an_index_searches_a_limited_number_of_rows(
         assert database.search_start(None, filters) == rows[3].id
         assert database.search_start(rows[4].id, filters) == rows[1].id
         assert database.search_start(rows[2].id, filters) is None
-    assert database.search_start(None, Filters(right=False)) == rows[1].id  # of the labelled
+    assert database.search_start(None, Filters(correct=False)) == rows[1].id  # of the labelled
     assert database.search_start(None, Filters(digit=1, visitor="me")) == rows[2].id
     for filters in (Filters(), Filters(labelled=True), Filters(visitor="me")):
         assert database.search_start(None, filters) is None
@@ -271,7 +271,7 @@ FIRST_RELEASE = """CREATE TABLE predictions (
     confidence {double} NOT NULL, probabilities JSON NOT NULL, uncertain BOOLEAN NOT NULL,
     true_digit SMALLINT, model_version TEXT NOT NULL, pixels {bytes} NOT NULL,
     visitor TEXT NOT NULL)"""
-SQLITE = {"uuid": "TEXT", "time": "DATETIME", "double": "DOUBLE", "bytes": "BLOB"}
+SQLITE = {"uuid": "TEXT", "time": "EXPECTED_DATETIME", "double": "DOUBLE", "bytes": "BLOB"}
 POSTGRES = {"uuid": "UUID", "time": "TIMESTAMPTZ", "double": "FLOAT8", "bytes": "BYTEA"}
 FIRST_COLUMNS = [
     "id",

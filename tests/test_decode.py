@@ -36,7 +36,7 @@ from webapp.containers import JPEG_END, PNG_SIGNATURE, read_container
 from webapp.decode import TRANSPOSITIONS, decode
 from webapp.errors import BlankImage, Busy, NotAnImage, Problem, TooManyPixels, UnsupportedMedia
 from webapp.preprocess import prepare
-from webapp.requests import is_small_picture
+from webapp.requests import is_small_image
 
 COMPRESSED = zlib.compress(bytes(2_000_000))
 ICC = b"profile\0\0" + COMPRESSED
@@ -108,20 +108,20 @@ def test_thousands_of_chunks_do_not_reach_a_decoder(name: bytes) -> None:
     ],
     ids=["png", "jpeg", "webp"],
 )
-def test_file_of_too_many_parts_is_refused(body: bytes) -> None:
+def test_file_of_too_many_parts_is_rejected(body: bytes) -> None:
     with pytest.raises(NotAnImage, match="too many parts"):
         decode(body)
 
 
 @pytest.mark.parametrize(("scans", "end"), [(501, JPEG_END), (30, JPEG_END), (15, b"")])
-def test_jpeg_with_too_many_scans_is_refused(scans: int, end: bytes) -> None:
+def test_jpeg_with_too_many_scans_is_rejected(scans: int, end: bytes) -> None:
     large = encoded(Image.new("L", (4000, 4000)), "JPEG") if scans < 500 else JPEG
     with pytest.raises(NotAnImage, match="too many scans"):
         decode(large[:-2] + b"\xff\xda\0\x08\1\1\0\1\x3f\0" * scans + end)
 
 
 @pytest.mark.parametrize("marker", [0xC3, 0xC9, 0xCC])
-def test_jpeg_of_unusual_coding_is_refused(marker: int) -> None:
+def test_jpeg_of_unusual_coding_is_rejected(marker: int) -> None:
     with pytest.raises(NotAnImage, match="unusual coding"):
         decode(JPEG.replace(b"\xff\xc0", bytes((0xFF, marker))))
 
@@ -181,9 +181,9 @@ def test_levels_of_a_16_bit_picture_may_use_fewer_bits(bits: int) -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_colors_of_16_bits_may_use_fewer_bits(bits: int, channels: int) -> None:
-    grey = np.asarray(seven()).astype(int) * (2**bits - 1) // 255
-    opaque = np.full_like(grey, 2**16 - 1)
-    samples = np.stack([grey, grey, grey, opaque][:channels], 2)
+    gray = np.asarray(seven()).astype(int) * (2**bits - 1) // 255
+    opaque = np.full_like(gray, 2**16 - 1)
+    samples = np.stack([gray, gray, gray, opaque][:channels], 2)
     assert same(prepare(decode(png(samples, 16))), levels=3)
 
 
@@ -203,9 +203,9 @@ def test_transparent_color_does_not_blur_into_the_ink_of_a_large_picture() -> No
     levels[500:2500, 1500] = 0
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG", transparency=65_535)
-    grey, opacity = np.moveaxis(np.asarray(decode(file.getvalue())), 2, 0)
+    gray, opacity = np.moveaxis(np.asarray(decode(file.getvalue())), 2, 0)
     assert opacity.any()
-    assert not grey[opacity > 0].any()
+    assert not gray[opacity > 0].any()
 
 
 def test_lossless_webp_is_decoded_with_limited_memory() -> None:
@@ -234,7 +234,7 @@ def test_large_lossless_webp_has_the_same_pixels() -> None:
 
 
 @pytest.mark.parametrize("lossless", [False, True])
-def test_webp_that_ends_early_is_refused(lossless: bool) -> None:
+def test_webp_that_ends_early_is_rejected(lossless: bool) -> None:
     file = io.BytesIO()
     seven().convert("RGB").save(file, "WEBP", lossless=lossless)
     for missing in range(2, 9):  # the last byte may be padding
@@ -243,15 +243,15 @@ def test_webp_that_ends_early_is_refused(lossless: bool) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_damaged_png_of_16_bits_is_refused(channels: int) -> None:
-    grey = np.asarray(seven()).astype(int)[:, :, np.newaxis]
-    body = png(grey.repeat(channels, 2), 16)
+def test_damaged_png_of_16_bits_is_rejected(channels: int) -> None:
+    gray = np.asarray(seven()).astype(int)[:, :, np.newaxis]
+    body = png(gray.repeat(channels, 2), 16)
     with pytest.raises(NotAnImage):
         decode(body[:-20] + bytes(8) + body[-12:])
 
 
 @pytest.mark.parametrize(("depth", "color_type"), [(16, 3), (0, 0), (4, 2), (2, 4), (3, 0)])
-def test_png_of_an_invalid_type_is_refused(depth: int, color_type: int) -> None:
+def test_png_of_an_invalid_type_is_rejected(depth: int, color_type: int) -> None:
     chunks = (b"PLTE", bytes(9)), (b"tRNS", b"\0"), (b"IDAT", zlib.compress(bytes(99)))
     body = b"".join(png_chunk(*each) for each in (*chunks, (b"IEND", b"")))
     with pytest.raises(NotAnImage):
@@ -264,8 +264,8 @@ def test_first_frame_with_ink_is_read(format_: str) -> None:
 
 
 def test_animation_is_not_queued_with_small_pictures() -> None:
-    assert is_small_picture(encoded(seven()))
-    assert not is_small_picture(animated("PNG", FRAMES))
+    assert is_small_image(encoded(seven()))
+    assert not is_small_image(animated("PNG", FRAMES))
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
@@ -344,7 +344,7 @@ def test_picture_of_the_largest_size_is_read() -> None:
         (webp_header(3001, 3000), "more than 9 million pixels"),
     ],
 )
-def test_huge_picture_is_refused(body: bytes, message: str) -> None:
+def test_huge_picture_is_rejected(body: bytes, message: str) -> None:
     with pytest.raises(TooManyPixels, match=message):
         read_container(body)
 
@@ -378,7 +378,7 @@ def test_other_format_is_named_with_advice(name: str, body: bytes) -> None:
     [b"", b"seven", encoded(seven())[:-200], encoded(seven())[:20], JPEG[:2], b"RIFF\0\0\0\0WEBP"],
     ids=["empty", "text", "truncated", "png", "jpeg", "webp"],
 )
-def test_what_is_no_picture_is_refused(body: bytes) -> None:
+def test_body_that_is_not_an_image_is_rejected(body: bytes) -> None:
     with pytest.raises(NotAnImage):
         decode(body)
 
@@ -404,17 +404,17 @@ def test_unusual_files_are_read_as_opencv_reads_them(pytestconfig: pytest.Config
             expected = expected.transpose(TRANSPOSITIONS[orientation])
         difference = np.abs(np.asarray(decode(body).convert("RGBA")).astype(int) - expected)
         difference[np.asarray(expected)[:, :, 3] == 0] = 0
-        # OpenCV ignores the transparent level of a grey PNG, and rounds CMYK in another way.
-        color = difference[:, :, :3] if is_grey_png(body) else difference
+        # OpenCV ignores the transparent level of a gray PNG, and rounds CMYK in another way.
+        color = difference[:, :, :3] if is_gray_png(body) else difference
         assert color.max() <= 3 * (body[:2] == JPEG[:2]), seed
 
 
-def is_grey_png(body: bytes) -> bool:
-    """Say whether the body is a grey PNG without a channel for opacity."""
+def is_gray_png(body: bytes) -> bool:
+    """Say whether the body is a gray PNG without a channel for opacity."""
     return body[:4] == b"\x89PNG" and body[25] == 0
 
 
-def test_hostile_files_are_read_or_refused(pytestconfig: pytest.Config) -> None:
+def test_hostile_files_are_read_or_rejected(pytestconfig: pytest.Config) -> None:
     outcomes = Counter[int]()
     for seed in range(pytestconfig.getoption("--files")):
         try:

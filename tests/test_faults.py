@@ -249,7 +249,7 @@ def test_statistics_do_not_wait_for_a_locked_table(worker: FlaskClient, proxy: P
 # ---- full disks ------------------------------------------------------------------------------
 
 
-def test_without_any_storage_answers_say_so(client: FlaskClient) -> None:
+def test_response_says_stored_false_without_any_storage(client: FlaskClient) -> None:
     post(client)
     with full_disk():
         response = client.post(**POST)
@@ -406,7 +406,7 @@ def test_log_lines_are_dropped_while_nobody_reads_them(monkeypatch: pytest.Monke
     monkeypatch.setattr("webapp.logs.WRITE_TIMEOUT_S", 0)
     monkeypatch.setattr("webapp.logs.RETRY_INTERVAL_S", 0)
     reader, writer = os.pipe()
-    handler = logs.Handler()
+    handler = logs.NonBlockingHandler()
     with open(writer, "w") as stream, open(reader, "rb", buffering=0) as collector:
         handler.setStream(stream)
         thread = threading.Thread(target=log_lines, args=(handler, 99 * "x", 2_000), daemon=True)
@@ -418,12 +418,12 @@ def test_log_lines_are_dropped_while_nobody_reads_them(monkeypatch: pytest.Monke
         assert collector.read(200_000) == b"read again\n"
 
 
-def test_log_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocked_log_is_not_retried_before_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webapp.logs.WRITE_TIMEOUT_S", 0)
     monkeypatch.setattr("webapp.logs.RETRY_INTERVAL_S", 1_000)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    handler = logs.Handler()
+    handler = logs.NonBlockingHandler()
     with open(writer, "w") as stream, open(reader, "rb", buffering=0) as collector:
         handler.setStream(stream)
         log_lines(handler, 99 * "x", 2_000)
@@ -441,7 +441,7 @@ def log_lines(handler: logging.Handler, message: str, count: int) -> None:
 # ---- idempotency keys ------------------------------------------------------------------------
 
 
-def test_lost_answer_is_given_again_with_a_cookie(client: FlaskClient) -> None:
+def test_repeated_key_returns_the_prediction_and_a_cookie(client: FlaskClient) -> None:
     keyed = POST | {"headers": {"Idempotency-Key": "of-one-prediction"}}
     first = client.post(**keyed)
     browser = client.application.test_client()  # the first answer, and its cookie, were lost

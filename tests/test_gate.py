@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.gate import Answers, as_markdown, compare, holm, mcnemar, objections
+from export.gate import ModelPredictions, as_markdown, compare, holm, mcnemar, objections
 from webapp.prediction import OUTLIER
 
 STYLES = ("drawings, photo", "drawings, transparent")
@@ -26,7 +26,7 @@ ERRORS = {
 Errors = dict[str, NDArray[np.int64]]
 
 
-def answers(errors: Errors, confidence: float = 0.9) -> Answers:
+def answers(errors: Errors, confidence: float = 0.9) -> ModelPredictions:
     """Return a model's answers, with errors at these places of each test set."""
     probabilities = {}
     for name, labels in LABELS.items():
@@ -36,7 +36,7 @@ def answers(errors: Errors, confidence: float = 0.9) -> Answers:
         height = np.where(known, confidence, 0.2)[:, None]
         probabilities[name] = np.full((len(labels), 10), (1 - height) / 9)
         probabilities[name][np.arange(len(labels)), answer] = height[:, 0]
-    return Answers(probabilities, threshold=0.5)
+    return ModelPredictions(probabilities, threshold=0.5)
 
 
 def compared(**errors: Any) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def test_at_most_one_in_20_models_of_equal_quality_is_worse() -> None:
     # of MNIST's digits, and in 28 of 4,233 drawings.
     difficult = {"MNIST": 68, STYLES[0]: 10, "shapes": 10, "scribbles": 80}
 
-    def model() -> Answers:
+    def model() -> ModelPredictions:
         errors = {name: np.flatnonzero(rng.random(n) < 0.5) for name, n in difficult.items()}
         return answers(errors | {STYLES[1]: errors[STYLES[0]]})
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from export.graph import predict
+from export.graph import run_graph
 from tests.conftest import ROOT
 from train.data import Digits, Splits, TrainingSet
 from train.fit import MIN_DIGITS, choose_device, fit, predict_logits
@@ -109,7 +109,7 @@ def test_file_without_labels_for_training_is_reported(tmp_path: Path, splits: Sp
 def test_published_weights_are_those_of_the_graph() -> None:
     network, version = load_published(GRAPH)
     pixels = torch.randint(256, (20, 28, 28), dtype=torch.uint8)
-    predicted = predict(GRAPH.read_bytes(), pixels.numpy()).argmax(axis=1)
+    predicted = run_graph(GRAPH.read_bytes(), pixels.numpy()).argmax(axis=1)
     network.eval()
     logits = predict_logits(network, Digits(pixels, torch.zeros(20)))
     assert (logits.argmax(dim=1).numpy() == predicted).all()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from train import ablation, outliers, symbols
 from train.__main__ import main as train
-from train.data import COPIES, SYNTHETIC_EPOCHS, TEST_SEED, Digits, load
+from train.data import SOURCE_WEIGHTS, SYNTHETIC_EPOCHS, TEST_SEED, Digits, load
 from train.drawings import Pixels, render_all
 from train.outliers import make_test_outliers, make_train_outliers
 from train.settings import Settings
@@ -124,7 +124,7 @@ def test_all_other_data_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_data(tmp_path, monkeypatch)
     monkeypatch.setattr("train.data.TEST_SYNTHETIC", 2)
     splits = load(tmp_path, tmp_path, TINY)
-    drawings = 2 + COPIES["uji"] * 2
+    drawings = 2 + SOURCE_WEIGHTS["uji"] * 2
     assert len(splits.train) == 10_100 - 5_000 + drawings + 10 + 20 + 3
     assert [len(digits) for digits in splits.val.values()] == [5_000, 2 * (2 + 2)]
     assert [len(digits) for digits in splits.test.values()] == [20] + 4 * [2 + 2] + 2 * [2]

@@ -20,10 +20,10 @@ from tests.pictures import encoded, seven
 from tests.test_api import assert_problem, stored_id
 from webapp import limits
 from webapp.errors import Busy
-from webapp.limits import MAX_BODY_BYTES, MAX_CONCURRENT, Queue, large_pictures, small_pictures
+from webapp.limits import MAX_BODY_BYTES, MAX_CONCURRENT, Queue, large_images, small_images
 
 
-def test_requests_beyond_the_limit_are_refused_at_once(
+def test_requests_beyond_the_limit_are_rejected_at_once(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", LIMIT_S)
@@ -32,7 +32,7 @@ def test_requests_beyond_the_limit_are_refused_at_once(
         threading.Thread(target=lambda: answers.append(app.test_client().post(**PREVIEW)))
         for _ in range(MAX_CONCURRENT + 6)
     ]
-    with small_pictures.slot():
+    with small_images.slot():
         for thread in threads:
             thread.start()
         wait_until(lambda: len(answers) == 6)
@@ -47,7 +47,7 @@ def test_requests_beyond_the_limit_are_refused_at_once(
 
 def test_picture_waits_for_its_turn(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", 0.01)
-    with small_pictures.slot():
+    with small_images.slot():
         refused = client.post(**PREVIEW)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert client.post(**PREVIEW).status_code == 200
@@ -99,20 +99,20 @@ def test_small_pictures_do_not_wait_behind_large_ones(
 ) -> None:
     monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", 0.01)
     large = {"data": body, "content_type": "image/png"}
-    with large_pictures.slot():
+    with large_images.slot():
         assert client.post(**PREVIEW).status_code == 200
         assert client.post(PATH, **large).status_code == 503
-    with small_pictures.slot():
+    with small_images.slot():
         assert client.post(PATH, **large).status_code in (200, 400)
 
 
-def test_form_of_many_parts_is_refused_with_its_reason(client: FlaskClient) -> None:
+def test_form_of_many_parts_is_rejected_with_its_reason(client: FlaskClient) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
     form = {"data": 60_000 * part + b"--x--", "content_type": "multipart/form-data; boundary=x"}
     assert_problem(client.post(PATH, **form), 400, "too many parts")
 
 
-def test_form_with_long_headers_is_refused_without_parsing_it(client: FlaskClient) -> None:
+def test_form_with_long_headers_is_rejected_without_parsing_it(client: FlaskClient) -> None:
     head = b"--x\r\nContent-Disposition: form-data; name=image; filename*=utf-8''"
     body = head + 10_000 * b"%" + b"\r\n\r\n" + SEVEN + b"\r\n--x--\r\n"
     form = {"data": body, "content_type": "multipart/form-data; boundary=x"}
@@ -129,7 +129,7 @@ def test_form_may_have_four_megabytes(shared_server: Server) -> None:
         assert answer(shared_server, PATH, body, headers).status == status
 
 
-def test_large_label_is_refused_without_parsing_it(client: FlaskClient) -> None:
+def test_large_label_is_rejected_without_parsing_it(client: FlaskClient) -> None:
     url = f"/api/predictions/{stored_id(client)}"
     body = b'{"true_digit": 7' + b" " * 100_000 + b"}"
     assert_problem(client.patch(url, data=body, content_type="application/json"), 400, "true_digit")
@@ -168,7 +168,7 @@ def test_unfinished_bodies_are_limited_in_memory(tmp_path: Path) -> None:
     assert grown < 150e6
 
 
-def test_64_bodies_of_a_megabyte_are_never_refused(tmp_path: Path) -> None:
+def test_64_bodies_of_a_megabyte_are_never_rejected(tmp_path: Path) -> None:
     megabyte = bytes(1024 * 1024)
     with (
         Server(tmp_path, WEB_CONCURRENCY="1") as server,

@@ -12,14 +12,14 @@ from flask import Flask, Response, current_app
 from flask.testing import FlaskClient
 
 from tests.clients import PREVIEW
-from webapp.logs import JsonLines
+from webapp.logs import JsonFormatter
 
 
 @pytest.fixture
 def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Return a function that returns the lines logged so far, as objects."""
     handler = logging.StreamHandler(io.StringIO())
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.INFO)

@@ -22,7 +22,7 @@ from train.metrics import Probabilities, evaluate, rejection_rate
 from train.pictures import READABLE, SEVERAL, TEST_KINDS, UNREADABLE, make_picture
 from train.sources import Drawing
 from webapp.model import Model
-from webapp.preprocess import examine, prepare
+from webapp.preprocess import prepare, prepare_with_doubt
 
 ARTIFACTS = ROOT / "artifacts"
 MIN_MNIST_ACCURACY, MIN_DRAWINGS_ACCURACY, MIN_OOD_REJECTION_RATE = 0.995, 0.988, 0.8
@@ -120,7 +120,7 @@ def test_pictures_of_paper_are_read_if_they_show_one_digit_and_else_uncertain(
         digit, *others = (digits[i] for i in rng.integers(len(digits), size=3))
         strokes = [other.strokes for other in others]
         image, outcome = make_picture(digit.strokes, strokes, TEST_KINDS, 0.5, rng)
-        pixels, doubt = examine(image)
+        pixels, doubt = prepare_with_doubt(image)
         answer = model.classify(pixels)
         is_uncertain = bool(doubt or answer.doubt)
         is_read = answer.predicted_digit == digit.digit and not is_uncertain

@@ -10,33 +10,33 @@ from PIL import Image, ImageDraw, ImageOps
 
 from tests.pictures import encoded, seven
 from train.data import load_mnist
-from train.drawings import STYLES, draw, render_all
+from train.drawings import STYLES, draw_strokes, render_all
 from train.outliers import make_test_outliers
 from train.sources import Drawing
 from webapp.decode import decode
 from webapp.errors import BlankImage
-from webapp.preprocess import DIGIT_PX, examine, prepare
+from webapp.preprocess import DIGIT_PX, prepare, prepare_with_doubt
 
 EXPECTED = prepare(seven())
 
 
 def same(pixels: np.ndarray, expected: np.ndarray = EXPECTED, levels: int = 1) -> bool:
-    """Say whether no pixel differs by more than some grey levels."""
+    """Say whether no pixel differs by more than some gray levels."""
     return int(np.abs(pixels.astype(int) - expected).max()) <= levels
 
 
 def on_paper(ink: Image.Image, paper: int, pen: int) -> Image.Image:
-    """Return the ink in another grey, on paper of some grey."""
+    """Return the ink in another gray, on paper of some gray."""
     return ink.point([round(paper + (pen - paper) * level / 255) for level in range(256)])
 
 
-def test_mnist_comes_out_as_it_went_in(mnist: Path) -> None:
+def test_mnist_digits_are_not_changed(mnist: Path) -> None:
     digits = load_mnist(mnist)[2].pixels.numpy()[:1000]
     kept = [same(prepare(Image.fromarray(digit)), digit) for digit in digits]
     assert np.mean(kept) > 0.97  # the others have dirt beside the digit
 
 
-def test_most_scribbles_come_out_as_those_that_the_network_learnt_from() -> None:
+def test_prepared_scribbles_match_the_stored_ones() -> None:
     scribbles = make_test_outliers(40)["scribbles"]
     flat = [style for style in STYLES if style != "photo"]
     with np.load(Path(__file__).with_name("prepared.npz")) as before:
@@ -51,7 +51,7 @@ def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == DIGIT_PX
     mass = EXPECTED.astype(float)
     middle = [mass.sum(axis=axis) @ (np.arange(28) + 0.5) / mass.sum() for axis in (0, 1)]
-    assert all(14 <= centre <= 15 for centre in middle)
+    assert all(14 <= center <= 15 for center in middle)
     assert EXPECTED.max() == 255
 
 
@@ -90,7 +90,7 @@ def test_background_and_mode_do_not_matter(picture: Image.Image) -> None:
 
 
 @pytest.mark.parametrize(("paper", "pen"), [(200, 40), (90, 30), (60, 220), (255, 226)])
-def test_grey_paper_does_not_matter(paper: int, pen: int) -> None:
+def test_gray_paper_does_not_matter(paper: int, pen: int) -> None:
     assert same(prepare(on_paper(seven(), paper, pen)), levels=8)
 
 
@@ -129,7 +129,7 @@ def test_large_crop_of_a_bold_digit_is_read_as_with_a_margin(
 ) -> None:
     differences = []
     for drawing in drawings[::200]:
-        ink = draw(drawing.strokes, np.random.default_rng(0), 320, (pen, pen), (0.5, 0.5))
+        ink = draw_strokes(drawing.strokes, np.random.default_rng(0), 320, (pen, pen), (0.5, 0.5))
         crop = ink.crop(ink.point(lambda level: 255 * (level > 127)).getbbox())
         expected = prepare(ImageOps.expand(crop, 40)).astype(int)
         differences.append(np.abs(prepare(crop) - expected).mean())
@@ -139,7 +139,7 @@ def test_large_crop_of_a_bold_digit_is_read_as_with_a_margin(
 @pytest.mark.parametrize("pen", [0.05, 0.1])
 def test_digit_on_a_panel_is_read_as_without(drawings: list[Drawing], pen: float) -> None:
     for drawing in drawings[::300]:
-        ink = draw(drawing.strokes, np.random.default_rng(0), 160, (pen, pen), (0.5, 0.5))
+        ink = draw_strokes(drawing.strokes, np.random.default_rng(0), 160, (pen, pen), (0.5, 0.5))
         panel = Image.new("L", (320, 320))
         ImageDraw.Draw(panel).rounded_rectangle((5, 5, 314, 314), 40, 255)
         panel.paste(0, (80, 80), ink)
@@ -203,12 +203,12 @@ def test_line_of_a_million_pixels_costs_little() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_blank_canvas_is_refused(level: int) -> None:
+def test_blank_canvas_is_rejected(level: int) -> None:
     with pytest.raises(BlankImage):
         prepare(Image.new("L", (280, 280), level))
 
 
-def test_transparent_canvas_is_refused() -> None:
+def test_transparent_canvas_is_rejected() -> None:
     with pytest.raises(BlankImage):
         prepare(Image.new("RGBA", (280, 280)))
 
@@ -236,7 +236,7 @@ def noisy(image: Image.Image) -> Image.Image:
 
 def is_seven(picture: Image.Image, tolerance: float = 9) -> bool:
     """Say whether nothing but the 7 is left."""
-    pixels, doubt = examine(picture)
+    pixels, doubt = prepare_with_doubt(picture)
     return doubt is None and float(np.abs(pixels.astype(int) - EXPECTED).mean()) < tolerance
 
 
@@ -275,7 +275,7 @@ def test_highlighter_is_left_out() -> None:
     ImageDraw.Draw(sheet).rectangle((65, 136, 191, 209), (240, 230, 60))
     thin = seven(110, 0.045)
     sheet.paste((70, 70, 80), (100, 60), thin)
-    assert np.abs(examine(sheet).pixels.astype(int) - prepare(thin)).mean() < 9
+    assert np.abs(prepare_with_doubt(sheet).pixels.astype(int) - prepare(thin)).mean() < 9
 
 
 def test_ink_of_another_color_is_left_out() -> None:
@@ -290,9 +290,9 @@ def test_zero_that_begins_inside_or_is_slashed_is_not_a_frame(line: Any) -> None
     picture = paper(0)
     draw = ImageDraw.Draw(picture)
     draw.ellipse((90, 40, 210, 200), None, (40, 40, 60), 8)
-    outside = examine(picture).pixels
+    outside = prepare_with_doubt(picture).pixels
     draw.line(line, (40, 40, 60), 8)
-    pixels, doubt = examine(picture)
+    pixels, doubt = prepare_with_doubt(picture)
     assert doubt is None
     assert np.abs(pixels.astype(int) - outside).mean() < 20
 
@@ -318,7 +318,7 @@ def test_circle_around_a_digit_in_pieces_is_left_out() -> None:
         draw.line((130, 80, 160, 126), (40, 40, 60), 8)
         draw.line((164, 134, 192, 180), (40, 40, 60), 8)
     draw.ellipse((95, 65, 225, 195), None, (40, 40, 60), 4)
-    without, circled = (examine(noisy(picture)) for picture in pictures)
+    without, circled = (prepare_with_doubt(noisy(picture)) for picture in pictures)
     assert same(circled.pixels, without.pixels, levels=30)
 
 
@@ -348,14 +348,14 @@ def test_strokes_that_are_apart_on_a_flat_background_are_kept() -> None:
     draw = ImageDraw.Draw(five)
     draw.line([(90, 90), (95, 135), (140, 150), (135, 200), (80, 215)], 255, 14)
     draw.line((150, 50, 240, 40), 255, 14)
-    assert same(examine(five).pixels, examine(five, is_drawing=True).pixels)
+    assert same(prepare_with_doubt(five).pixels, prepare_with_doubt(five, is_drawing=True).pixels)
 
 
 def test_many_dots_take_little_memory() -> None:
     pixels = np.full((320, 320, 3), 200, np.uint8)
     pixels[::3, ::3], pixels[:, 0] = 0, 90
     tracemalloc.start()
-    examine(Image.fromarray(pixels))
+    prepare_with_doubt(Image.fromarray(pixels))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
@@ -365,7 +365,7 @@ def test_two_digits_on_a_flat_background_are_several() -> None:
     picture = Image.new("L", (280, 140))
     for left in (0, 140):
         picture.paste(seven(140), (left, 0))
-    assert examine(picture).doubt == "several_digits"
+    assert prepare_with_doubt(picture).doubt == "several_digits"
 
 
 def test_sheet_on_a_desk_is_background() -> None:
@@ -385,7 +385,7 @@ def test_faint_ink_is_read() -> None:
 def test_bold_digit_is_not_hollow() -> None:
     picture = Image.new("RGB", (320, 240), (225, 222, 215))
     picture.paste((40, 40, 60), (50, 10), seven(220, 0.16))
-    pixels, doubt = examine(noisy(picture))
+    pixels, doubt = prepare_with_doubt(noisy(picture))
     assert doubt is None
     assert np.abs(pixels.astype(int) - prepare(seven(220, 0.16))).mean() < 9
 
@@ -394,23 +394,23 @@ def test_8_of_two_rings_is_one_digit() -> None:
     picture = paper(0)
     ImageDraw.Draw(picture).ellipse((120, 50, 180, 110), outline=(40, 40, 60), width=6)
     ImageDraw.Draw(picture).ellipse((115, 114, 185, 190), outline=(40, 40, 60), width=6)
-    pixels, doubt = examine(picture)
+    pixels, doubt = prepare_with_doubt(picture)
     assert doubt is None
     assert pixels[:13].any()
     assert pixels[15:].any()
 
 
 def test_two_digits_are_several() -> None:
-    assert examine(paper(2)).doubt == "several_digits"
+    assert prepare_with_doubt(paper(2)).doubt == "several_digits"
 
 
 def test_picture_without_a_digit_is_unclear() -> None:
     light = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
     stains = Image.fromarray(light).resize((320, 240), Image.Resampling.BICUBIC)
-    assert examine(stains).doubt
+    assert prepare_with_doubt(stains).doubt
 
 
-def test_blank_photograph_is_refused() -> None:
+def test_blank_photograph_is_rejected() -> None:
     with pytest.raises(BlankImage):
         prepare(paper(0))
 

@@ -119,13 +119,13 @@ def test_health_checks_metrics_and_static_files_are_free(client: FlaskClient) ->
     assert client.get("/api/model").status_code == 200
 
 
-def test_only_refusals_say_when_to_come_back(client: FlaskClient) -> None:
+def test_only_429_responses_have_retry_after(client: FlaskClient) -> None:
     answers = [client.get("/api/model") for _ in range(11)]
     assert ["Retry-After" in answer.headers for answer in answers] == 10 * [False] + [True]
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 24 * 3600
 
 
-def test_requests_are_refused_before_their_body_is_read(client: FlaskClient) -> None:
+def test_requests_are_rejected_before_their_body_is_read(client: FlaskClient) -> None:
     answers = [post(client, bytes(MAX_BODY_BYTES + 1)).status_code for _ in range(11)]
     assert answers == 10 * [413] + [429]
 

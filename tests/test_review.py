@@ -93,7 +93,7 @@ def test_same_label_keeps_its_review(operator: FlaskClient, url: str) -> None:
         (400, {"review": "accepted", "true": 1}),
     ],
 )
-def test_bad_review_is_refused(operator: FlaskClient, url: str, status: int, body: Any) -> None:
+def test_bad_review_is_rejected(operator: FlaskClient, url: str, status: int, body: Any) -> None:
     assert_problem(operator.patch(url, json=body), status)
     assert operator.get(url).json["true_digit"] == 1
 

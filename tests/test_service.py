@@ -57,7 +57,7 @@ def test_api_conforms_to_its_openapi_document(tmp_path: Path, pytestconfig: pyte
     assert "Authentication failed" not in done.stdout
 
 
-def test_64_concurrent_requests_are_never_refused(tmp_path: Path) -> None:
+def test_64_concurrent_requests_are_never_rejected(tmp_path: Path) -> None:
     with Server(tmp_path, WEB_CONCURRENCY="1") as server, Clients(server.port, 64) as clients:
         wait_until(lambda: len(clients.statuses) >= 200)
     assert set(clients.statuses) == {201}

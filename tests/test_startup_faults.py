@@ -256,7 +256,7 @@ sys.exit(any(process.exitcode for process in processes))
 """
 
 
-def test_eight_may_start_at_once(tmp_path: Path) -> None:
+def test_eight_processes_can_start_simultaneously(tmp_path: Path) -> None:
     rows = [made() for _ in range(9)]
     journal = Database(tmp_path / "journal.db")
     journal.migrate()
@@ -300,7 +300,7 @@ def test_signal_that_ended_the_preparation_is_reported(tmp_path: Path) -> None:
     ),
 )
 @examples(max_examples=200, deadline=None, derandomize=True)
-def test_password_is_understood_or_refused_and_never_printed(
+def test_password_is_understood_or_rejected_and_never_printed(
     text: str, is_quoted: bool, rest: str
 ) -> None:
     password = f"p{text}w"

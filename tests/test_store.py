@@ -227,7 +227,7 @@ def test_same_key_is_stored_once(postgres_server: Postgres, store: PredictionSto
     assert store.insert(again) == first
 
 
-def test_full_outbox_refuses_and_keeps_what_it_has(tmp_path: Path, outbox: Database) -> None:
+def test_full_outbox_rejects_and_keeps_what_it_has(tmp_path: Path, outbox: Database) -> None:
     outbox.insert(made())
     full = Database(tmp_path / "outbox.db", max_pages=outbox.used_pages() + 4)
     with suppress(StorageUnavailable):

@@ -88,7 +88,7 @@ versions = st.sampled_from(["v1", "v2"])
 filters = st.one_of(
     st.just(Filters()),
     st.builds(Filters, labelled=st.booleans()),
-    st.builds(Filters, right=st.booleans()),
+    st.builds(Filters, correct=st.booleans()),
     st.builds(Filters, digit=digits, visitor=visitors, model_version=versions),
 )
 Operation = tuple[Any, ...]  # the name of a method of Stores, and its arguments
@@ -633,11 +633,11 @@ class Stores(RuleBasedStateMachine):
 
 
 def _matches(filters: Filters, row: Prediction) -> bool:
-    is_right = None if row.true_digit is None else row.true_digit == row.predicted_digit
+    is_correct = None if row.true_digit is None else row.true_digit == row.predicted_digit
     return (
         filters.digit in (None, row.predicted_digit)
         and filters.labelled in (None, row.true_digit is not None)
-        and (filters.right is None or filters.right == is_right)
+        and (filters.correct is None or filters.correct == is_correct)
         and filters.model_version in (None, row.model_version)
         and filters.visitor in (None, row.visitor)
         and (filters.since is None or row.created_at >= filters.since)

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from webapp.preprocess import examine
+from webapp.preprocess import prepare_with_doubt
 from webapp.strokes import Stroke, draw_strokes
 
 
 def drawn(*strokes: Stroke) -> np.ndarray:
     """Return the drawing as the model sees it, with signed numbers."""
-    return examine(draw_strokes(list(strokes)), is_drawing=True).pixels.astype(int)
+    return prepare_with_doubt(draw_strokes(list(strokes)), is_drawing=True).pixels.astype(int)
 
 
 def circle(points: int, width: float = 0.06) -> Stroke:

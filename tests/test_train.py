@@ -28,7 +28,7 @@ from train.data import Digits, Splits, TrainingSet, draw_training_epochs, load_m
 from train.drawings import (
     STYLES,
     TRAIN_CANVAS_PX,
-    draw,
+    draw_strokes,
     draw_varied,
     render_all,
 )
@@ -41,7 +41,7 @@ from train.fit import (
     predict_logits,
     to_images,
 )
-from train.metrics import bootstrap_interval, evaluate, predict
+from train.metrics import bootstrap_interval, evaluate, predict_probabilities
 from train.outliers import make_test_outliers, make_train_outliers
 from train.pictures import TRAIN_KINDS, make_pictures
 from train.report import write_run
@@ -142,7 +142,7 @@ def test_digits_of_uji_are_parsed() -> None:
     assert [stroke.tolist() for stroke in seven.strokes] == [[[1, 2], [3, 4]], [[5, 6]]]
 
 
-def test_drawings_of_other_people_are_rejected(tmp_path: Path) -> None:
+def test_file_with_other_drawings_is_rejected(tmp_path: Path) -> None:
     (tmp_path / PENDIGITS.file).write_text(UNIPEN)
     with pytest.raises(ValueError, match="does not have the published drawings"):
         read_drawings(tmp_path)
@@ -404,7 +404,7 @@ def test_epochs_cycle_through_the_synthetic_data(splits: Splits) -> None:
     assert [len(training_set.epoch(number)) for number in (0, 1, 2)] == [3, 4, 3]
 
 
-def test_run_repeats_for_a_seed(splits: Splits) -> None:
+def test_run_is_reproducible(splits: Splits) -> None:
     few = TrainingSet(splits.train.fixed[:256])
     one, other = (fit(few, splits.val, replace(SHORT, epochs=1), CPU) for _ in range(2))
     assert one.epochs[0].loss == other.epochs[0].loss
@@ -421,7 +421,8 @@ def test_confidence_threshold_makes_few_correct_answers_uncertain(
     splits: Splits, model: TrainedModel
 ) -> None:
     digits = splits.val["MNIST"]
-    metrics = evaluate(predict(model, digits), digits.labels.numpy(), model.confidence_threshold)
+    probabilities, labels = predict_probabilities(model, digits), digits.labels.numpy()
+    metrics = evaluate(probabilities, labels, model.confidence_threshold)
     assert metrics["uncertain_correct_rate"] == pytest.approx(0.012, abs=0.002)
 
 
@@ -429,7 +430,7 @@ def test_few_digits_do_not_decide_the_confidence_threshold(
     splits: Splits, model: TrainedModel
 ) -> None:
     digits = splits.val["MNIST"]
-    confidences, predicted = torch.from_numpy(predict(model, digits)).max(dim=1)
+    confidences, predicted = torch.from_numpy(predict_probabilities(model, digits)).max(dim=1)
     least_certain = (confidences + (predicted != digits.labels)).argsort()[:100]
     few = Digits(digits.pixels[least_certain], digits.labels[least_certain])
     again = fit(splits.train, splits.val | {"few": few}, SHORT, CPU)
@@ -477,5 +478,5 @@ def test_run_folder_has_checkpoint_metrics_and_plots(run: Path) -> None:
 
 def test_strokes_are_not_connected() -> None:
     strokes = [np.array([[0.0, 0.0], [0.0, 9.0]]), np.array([[9.0, 0.0], [9.0, 9.0]])]
-    (pixels,) = render_all([partial(draw, strokes)], ["white-on-black"])[0]
+    (pixels,) = render_all([partial(draw_strokes, strokes)], ["white-on-black"])[0]
     assert not pixels[:, 13:15].any()

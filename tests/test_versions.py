@@ -14,7 +14,7 @@ from tests.clients import Clients
 from tests.conftest import ROOT, Server, wait_until
 from tests.graphs import another_version, flipped, publish
 from tests.test_metrics import workers_by_version
-from webapp.files import replacing
+from webapp.files import atomic_write
 
 
 def publish_version(folder: Path, number: int) -> str:
@@ -83,7 +83,7 @@ def test_unknown_version_is_reported_with_those_that_are_there(tmp_path: Path) -
 
 def test_drafts_of_two_writers_do_not_collide(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    with replacing(file) as one, replacing(file) as other:
+    with atomic_write(file) as one, atomic_write(file) as other:
         one.write_text("one")
         other.write_text("other")
     assert file.read_text() == "one"
@@ -93,7 +93,7 @@ def test_drafts_of_two_writers_do_not_collide(tmp_path: Path) -> None:
 def test_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("old")
-    with suppress(OSError), replacing(file) as draft:
+    with suppress(OSError), atomic_write(file) as draft:
         draft.write_text("new")
         raise OSError
     assert file.read_text() == "old"

@@ -7,8 +7,9 @@
 | test  | the test set, 10,000       | pendigits 28–30, pendigits-test 1–14 | other kinds |
 
 Additional shapes of digits, and pictures of the drawings, are generated at random for training and
-testing. The clutter in the test pictures is of kinds that are not used in training. Of the test
-outliers, only `symbols` are of kinds that are.
+testing. The clutter in the test pictures is of kinds that are not used in training. Test outliers
+are scribbles and symbols of other kinds, and letters in other fonts; only `symbols` have templates
+that are also used in training.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
@@ -28,7 +29,7 @@ from train.drawings import (
     TRAIN_CANVAS_PX,
     Pixels,
     Renderer,
-    draw,
+    draw_strokes,
     draw_varied,
     render_all,
 )
@@ -48,10 +49,11 @@ TEST_WRITERS = frozenset(
 )
 
 SYNTHETIC_EPOCHS = 8  # epochs with drawings of their own; later epochs reuse them, to save time
-SHAPES, PICTURES = "shapes", "pictures"  # names of the synthetic test sets
+SHAPES_SET, PICTURES_SET = "shapes", "pictures"  # names of the synthetic test sets
 TEST_SYNTHETIC = 1_000  # test drawings of each synthetic kind
 TEST_SEED = 2**31  # no training data is drawn with this seed
-COPIES = {"pendigits": 1, "uji": 3}  # of each drawing, by source: pendigits has nine times as many
+# These multiply augmentations_per_drawing: pendigits has nine times as many drawings as uji.
+SOURCE_WEIGHTS = {"pendigits": 1, "uji": 3}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Digits:
 class TrainingSet:
     """Digits that are the same in every epoch, and synthetic drawings that change by epoch.
 
-    synthetic: a function for each epoch, which returns its drawings.
+    synthetic: functions that return the drawings of one epoch; the epochs use them in turn.
     """
 
     fixed: Digits
@@ -162,8 +164,8 @@ def draw_synthetic_digits(drawings: Iterable[Drawing]) -> dict[str, Digits]:
         shapes, ["white-on-black"], seed=TEST_SEED, warp_amplitude=Settings.warp_amplitude
     )
     return {
-        SHAPES: varied,
-        PICTURES: _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
+        SHAPES_SET: varied,
+        PICTURES_SET: _label(render_all(pictures, ["white-on-black"], seed=TEST_SEED), labels),
     }
 
 
@@ -172,9 +174,8 @@ def draw_unfinished_fours(drawings: Iterable[Drawing]) -> dict[str, Digits]:
     strokes = [drawing.strokes for drawing in drawings if is_unfinished_four(drawing)]
     if not strokes:
         return {}
-    return {
-        "fours without their second stroke": _draw_outliers([partial(draw, s) for s in strokes])
-    }
+    renderers = [partial(draw_strokes, each) for each in strokes]
+    return {"fours without their second stroke": _draw_outliers(renderers)}
 
 
 def draw_test_outliers() -> dict[str, Digits]:
@@ -186,9 +187,9 @@ def draw_test_outliers() -> dict[str, Digits]:
 def draw_training_epochs(
     drawings: Sequence[Drawing], settings: Settings
 ) -> list[Callable[[], Digits]]:
-    """Return a function for each epoch, which waits for its synthetic data and returns it.
+    """Return a function for each of the first SYNTHETIC_EPOCHS epochs, which returns its data.
 
-    All epochs are drawn in the background, while the network is trained on the first ones.
+    It waits for the data: they are drawn in the background, while the network is trained.
     """
     background = ThreadPoolExecutor(max_workers=1)
     numbers = range(min(SYNTHETIC_EPOCHS, settings.epochs))
@@ -203,7 +204,8 @@ def _draw_epoch(drawings: Sequence[Drawing], settings: Settings, number: int) ->
     copies = [
         drawing
         for drawing in drawings
-        for _ in range(settings.augmentations_per_drawing * COPIES[drawing.writer.split()[0]])
+        for _ in range(settings.augmentations_per_drawing)
+        for _ in range(SOURCE_WEIGHTS[drawing.writer.split()[0]])
     ]
     shapes = draw_shapes(settings.shapes_per_epoch, rng)
     digits = draw_digits(
@@ -232,7 +234,7 @@ def draw_digits(
 ) -> Digits:
     """Return the drawings once in each style; their strokes are warped if an amplitude is given."""
     if warp_amplitude is None:
-        renderers = [partial(draw, drawing.strokes) for drawing in drawings]
+        renderers = [partial(draw_strokes, drawing.strokes) for drawing in drawings]
     else:
         renderers = [partial(draw_varied, drawing.strokes, warp_amplitude) for drawing in drawings]
     pixels = render_all(renderers, styles, canvas_px, seed)

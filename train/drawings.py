@@ -23,11 +23,11 @@ from webapp.errors import BlankImage
 from webapp.preprocess import IMAGE_PX, prepare
 from webapp.strokes import render
 
-CANVAS_PX = 280  # edge of the canvas on which test data is drawn
+CANVAS_PX = 280  # edge of the canvas for validation and test data
 TRAIN_CANVAS_PX = 112  # a sixth of the pixels, to draw training data faster
-TRAIN_PENS = (0.02, 0.1)  # range of the pen's width, relative to the canvas
+VARIED_PENS = (0.02, 0.1)  # range of the pen's width, relative to the canvas
 MAX_TREMOR = 0.012  # standard deviation of the points, relative to the drawing's size
-LOW_RESOLUTION_SHARE = 0.06  # of training drawings, drawn on 28 × 28 pixels and enlarged
+LOW_RESOLUTION_SHARE = 0.06  # of varied drawings, drawn on 28 × 28 pixels and enlarged
 
 Pixels = NDArray[np.uint8]
 # Takes a random generator and the canvas edge in pixels; returns white ink on black.
@@ -53,15 +53,16 @@ def warp_strokes(strokes: list[Points], amplitude: float, rng: np.random.Generat
     return np.split(points, np.cumsum([len(stroke) for stroke in strokes])[:-1])
 
 
-def rotation(angle: float) -> Points:
-    """Return the matrix that rotates a point (a column) by an angle in radians."""
+def rotation(angle: float) -> NDArray[np.float64]:
+    """Return the matrix, [2, 2], that rotates a point (a column) by an angle in radians."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def roughen(strokes: list[Points], rng: np.random.Generator) -> list[Points]:
     """Imitate an unsteady hand and a busy browser, on the strokes of a drawing of size 1.
 
-    The hand trembles, some strokes begin and end early or late, and some have few points.
+    The hand trembles. In some drawings, the strokes start and end early or late; in some, they
+    have few points.
     """
     tremor = rng.uniform(0, MAX_TREMOR)
     overshoot = rng.normal(0, 0.03) if rng.random() < 0.3 else 0.0
@@ -85,7 +86,7 @@ def _direction(start: Points, end: Points) -> Points:
     return difference / max(float(np.hypot(*difference)), 1e-6)
 
 
-def draw(
+def draw_strokes(
     strokes: list[Points],
     rng: np.random.Generator,
     canvas_px: int,
@@ -130,16 +131,16 @@ def draw_varied(
     """
     strokes = roughen(warp_strokes(strokes, amplitude, rng), rng)
     if rng.random() < LOW_RESOLUTION_SHARE:
-        return _draw_with_mouse(strokes, rng, canvas_px)
+        return _draw_low_resolution(strokes, rng, canvas_px)
     speed_effect = rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0
-    return draw(strokes, rng, canvas_px, pens=TRAIN_PENS, speed_effect=speed_effect)
+    return draw_strokes(strokes, rng, canvas_px, pens=VARIED_PENS, speed_effect=speed_effect)
 
 
-def _draw_with_mouse(
+def _draw_low_resolution(
     strokes: list[Points], rng: np.random.Generator, canvas_px: int
 ) -> Image.Image:
     """Draw on 28 × 28 pixels that are either black or white, and enlarge them."""
-    small = draw(strokes, rng, IMAGE_PX, pens=(0.04, 0.1), sizes=(0.55, 0.9))
+    small = draw_strokes(strokes, rng, IMAGE_PX, pens=(0.04, 0.1), sizes=(0.55, 0.9))
     pixels = (np.asarray(small) > rng.uniform(60, 130)).astype(np.uint8) * 255
     return Image.fromarray(pixels).resize((canvas_px, canvas_px), Image.Resampling.NEAREST)
 
@@ -161,9 +162,9 @@ def _photo(ink: Image.Image, rng: np.random.Generator) -> Image.Image:
     paper, pen = rng.uniform(190, 245), rng.uniform(20, 100)
     soft = np.asarray(ink.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2))), np.float32) / 255
     noise = rng.standard_normal(soft.shape, np.float32) * rng.uniform(0.5, 4)
-    grey = (paper + (pen - paper) * soft + noise).clip(0, 255)
+    gray = (paper + (pen - paper) * soft + noise).clip(0, 255)
     body = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint8)).save(body, "JPEG", quality=80)
+    Image.fromarray(gray.astype(np.uint8)).save(body, "JPEG", quality=80)
     return decode(body.getvalue())
 
 
@@ -186,7 +187,7 @@ def render_all(
     Returns uint8 [renderers, styles, 28, 28], the same for the same seed.
     """
     jobs = ((renderer, styles, canvas_px, (seed, i)) for i, renderer in enumerate(renderers))
-    pixels = np.array(list(_processes().map(_render, jobs, chunksize=64)), np.uint8)
+    pixels = np.array(list(_processes().map(_render_styles, jobs, chunksize=64)), np.uint8)
     return pixels.reshape(len(renderers), len(styles), 28, 28)
 
 
@@ -210,7 +211,7 @@ def _end_with_the_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _render(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
+def _render_styles(job: tuple[Renderer, Sequence[str], int, tuple[int, int]]) -> list[Pixels]:
     renderer, styles, canvas_px, seed = job
     rng = np.random.default_rng(seed)
     return [_prepare(STYLES[style](renderer(rng, canvas_px), rng)) for style in styles]

@@ -16,7 +16,7 @@ from train.settings import Settings
 from webapp.prediction import OUTLIER
 
 EVALUATION_BATCH_SIZE = 1_000
-UNCERTAIN_CORRECT_RATE = 0.012  # of the correct answers on each validation set, at most
+MAX_UNCERTAIN_CORRECT_RATE = 0.012  # on each validation set of at least MIN_DIGITS
 MIN_DIGITS = 500  # in a validation set that the confidence threshold depends on
 
 
@@ -55,7 +55,7 @@ def choose_device(name: str | None = None) -> torch.device:
         device = torch.device(name or accelerator or "cpu")
         torch.zeros(1, device=device)
     except (AssertionError, RuntimeError) as error:  # torch raises either
-        raise ValueError(f"the device {name} cannot be used: {error}") from error
+        raise ValueError(f"the device {name or accelerator} cannot be used: {error}") from error
     return device
 
 
@@ -105,13 +105,13 @@ def fit(
 
 
 def choose_threshold(logits: Tensor, labels: Tensor) -> float:
-    """Return the confidence below which UNCERTAIN_CORRECT_RATE of the correct answers lie.
+    """Return the confidence below which MAX_UNCERTAIN_CORRECT_RATE of the correct predictions lie.
 
-    logits: calibrated, float32 [n, 10]; labels: int64 [n]. A higher threshold makes fewer confident
-    errors and more correct answers uncertain.
+    logits: calibrated, float32 [n, 10]; labels: int64 [n]. A higher threshold leaves fewer
+    confident errors, but makes more correct predictions uncertain.
     """
     confidences, predicted = F.softmax(logits, dim=1).max(dim=1)  # [n] each
-    return float(confidences[predicted == labels].quantile(UNCERTAIN_CORRECT_RATE))
+    return float(confidences[predicted == labels].quantile(MAX_UNCERTAIN_CORRECT_RATE))
 
 
 def train_one_epoch(

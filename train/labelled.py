@@ -29,7 +29,7 @@ from train.model import Network
 from train.settings import Settings
 from webapp.prediction import OUTLIER
 
-PART, OUTLIER_PART = "labelled", "labelled outliers"  # names of the test sets
+LABELLED, LABELLED_OUTLIERS = "labelled", "labelled outliers"  # names of the test sets
 WRITER_GROUPS, TEST_GROUP, VAL_GROUP = 5, 0, 1
 MAX_PER_WRITER_AND_DAY = 50  # so that no single writer decides what the network learns
 TRAIN_SHARE = 0.1  # of an epoch
@@ -48,23 +48,24 @@ def add_labelled(splits: Splits, file: Path) -> Splits:
     train, val, test = read_labelled(file)
     if not len(train):
         raise ValueError(f"{file} has no labels for training.")
-    share = round(TRAIN_SHARE * len(splits.train) / len(train))
-    repeats = min(max(share, 1), MAX_REPEATS)
+    repeats = round(TRAIN_SHARE * len(splits.train) / len(train))
+    repeats = min(max(repeats, 1), MAX_REPEATS)
     repeated = Digits(train.pixels.repeat(repeats, 1, 1), train.labels.repeat(repeats))
     is_outlier = test.labels == OUTLIER
     return replace(
         splits,
         train=replace(splits.train, fixed=splits.train.fixed + repeated),
-        val=splits.val | _named(PART, val[val.labels != OUTLIER]),
-        test=splits.test | _named(PART, test[~is_outlier]),
-        ood=splits.ood | _named(OUTLIER_PART, test[is_outlier]),
+        val=splits.val | _named(LABELLED, val[val.labels != OUTLIER]),
+        test=splits.test | _named(LABELLED, test[~is_outlier]),
+        ood=splits.ood | _named(LABELLED_OUTLIERS, test[is_outlier]),
     )
 
 
 def read_labelled(file: Path) -> tuple[Digits, Digits, Digits]:
     """Return the drawings in a file, split by writer into training, validation and test."""
     with np.load(file) as arrays:
-        kept = cap(arrays["writer"], days_of(arrays["ids"]), arrays["ids"])  # [kept]
+        days = days_of(arrays["ids"])
+        kept = limit_per_writer_and_day(arrays["writer"], days, arrays["ids"])  # [kept]
         digits = Digits(*(torch.from_numpy(arrays[name][kept]) for name in ("images", "labels")))
         group = torch.from_numpy(arrays["writer"][kept] % WRITER_GROUPS)  # [kept]
         total = len(arrays["ids"])
@@ -79,7 +80,7 @@ def days_of(ids: NDArray[np.str_]) -> Integers:
     return np.array(times_ms, np.int64) // DAY_MS
 
 
-def cap(writers: Integers, days: Integers, ids: NDArray[np.str_]) -> Integers:
+def limit_per_writer_and_day(writers: Integers, days: Integers, ids: NDArray[np.str_]) -> Integers:
     """Return the indices of each writer's first MAX_PER_WRITER_AND_DAY drawings of each day."""
     counts, kept = Counter[tuple[int, int]](), []
     for index in np.argsort(ids):

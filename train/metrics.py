@@ -18,7 +18,7 @@ Probabilities = NDArray[np.float32]  # [n, 10]
 Confidences = NDArray[np.float32]  # [n]
 
 
-def predict(model: TrainedModel, digits: Digits) -> Probabilities:
+def predict_probabilities(model: TrainedModel, digits: Digits) -> Probabilities:
     """Return the calibrated probabilities."""
     logits = predict_logits(model.network, digits)
     probabilities: Probabilities = F.softmax(logits / model.temperature, dim=1).numpy()
@@ -42,8 +42,9 @@ def evaluate(
     predicted, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)
     confusion = np.zeros((10, 10), int)
     np.add.at(confusion, (labels, predicted), 1)
-    right, is_uncertain = predicted == labels, confidences < confidence_threshold
-    rates = {"accuracy": right, "confident_error_rate": ~right & ~is_uncertain}  # [n] each
+    is_correct, is_uncertain = predicted == labels, confidences < confidence_threshold
+    is_confident_error = ~is_correct & ~is_uncertain  # [n], like these
+    rates = {"accuracy": is_correct, "confident_error_rate": is_confident_error}
     intervals = {
         f"{name}_interval": bootstrap_interval(values, writers)
         for name, values in rates.items()
@@ -53,8 +54,8 @@ def evaluate(
         "digits": len(labels),
         **{name: float(values.mean()) for name, values in rates.items()},
         **intervals,
-        "uncertain_correct_rate": float((right & is_uncertain).sum() / max(right.sum(), 1)),
-        "ece": calibration_error(confidences, right),
+        "uncertain_correct_rate": float(is_uncertain[is_correct].sum() / max(is_correct.sum(), 1)),
+        "ece": calibration_error(confidences, is_correct),
         "ece_floor": _calibration_error_floor(confidences),
         "rejection_rate": rejection_rate(probabilities, confidence_threshold),
         "confusion": confusion.tolist(),

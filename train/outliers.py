@@ -112,7 +112,7 @@ def make_train_outliers(
         *_make_scribbles(TRAIN_SCRIBBLES, count - 4 * sixth, amplitude, rng),
         *_make_symbols(symbols.TRAIN, 2 * sixth, amplitude, rng),
         *_make_letters(TRAIN_LETTERS, TRAIN_FONTS, sixth, rng),
-        *(partial(draw_varied, _join(drawings, rng), amplitude) for _ in range(sixth)),
+        *(partial(draw_varied, _join_digits(drawings, rng), amplitude) for _ in range(sixth)),
     ]
 
 
@@ -146,7 +146,7 @@ def _make_symbols(
     kinds: Mapping[str, str], count: int, amplitude: float, rng: np.random.Generator
 ) -> list[Renderer]:
     drawn = itertools.islice(itertools.cycle(kinds.values()), count)
-    return [partial(draw_varied, symbols.draw(symbol, rng), amplitude) for symbol in drawn]
+    return [partial(draw_varied, symbols.vary(symbol, rng), amplitude) for symbol in drawn]
 
 
 def _make_letters(
@@ -171,7 +171,7 @@ def _draw_letter(letter: str, font: str, rng: np.random.Generator, canvas_px: in
     return canvas
 
 
-def _join(drawings: Sequence[Drawing], rng: np.random.Generator) -> list[Points]:
+def _join_digits(drawings: Sequence[Drawing], rng: np.random.Generator) -> list[Points]:
     """Return the strokes of two or three drawings, side by side or on top of each other."""
     strokes: list[Points] = []
     spacing = rng.choice([rng.uniform(0.2, 0.5), rng.uniform(0.8, 1.3)])

@@ -23,7 +23,7 @@ from webapp.strokes import render
 READABLE, SEVERAL, UNREADABLE = "readable", "several", "unreadable"
 VIEW = 0.74  # share of the page's edge that the camera sees
 SPOILED_SHARE = 0.2  # of the training pictures: their digit is crossed out or scribbled over
-MIN_INK_CONTRAST = 24  # grey levels; fainter ink is hard to see
+MIN_INK_CONTRAST = 24  # gray levels; fainter ink is hard to see
 
 T = TypeVar("T")
 Rgb = tuple[int, int, int]
@@ -114,7 +114,7 @@ def any_color(rng: np.random.Generator) -> Rgb:
 
 
 def line_color(paper: Rgb, rng: np.random.Generator) -> Rgb:
-    """Return the color of printed lines on paper: blue, grey or red, and rather faint."""
+    """Return the color of printed lines on paper: blue, gray or red, and rather faint."""
     colors: tuple[Rgb, ...] = ((90, 130, 200), (120, 120, 120), (200, 90, 100), (110, 190, 190))
     dark = sum(paper) < 300
     color = (220, 220, 220) if dark else choose(colors, rng)
@@ -193,8 +193,8 @@ def circle(page: Page, rng: np.random.Generator) -> None:
     radius = np.hypot(right - left, bottom - top) / 2 * rng.uniform(1.2, 1.5)
     wave = 1 + 0.04 * np.sin(2 * angle + rng.uniform(0, 6))
     points = np.stack((np.cos(angle) * rng.uniform(0.9, 1.1), np.sin(angle)), 1) * wave[:, None]
-    centre = ((left + right) / 2, (top + bottom) / 2)
-    path = [tuple(point) for point in points * radius + centre]
+    center = ((left + right) / 2, (top + bottom) / 2)
+    path = [tuple(point) for point in points * radius + center]
     page.draw.line(path, pen_like(page, rng), max(2, round(page.pen * 0.8)), "curve")
 
 
@@ -246,7 +246,7 @@ def window(page: Page, rng: np.random.Generator) -> None:
     """Surround the sheet with the window of a paint program."""
     page.is_screen = True
     left, top, right, bottom = page.view
-    outer, paper = any_grey(rng), page.paper
+    outer, paper = any_gray(rng), page.paper
     edge = (right - left) * rng.uniform(0.02, 0.1)
     inner = box_around(page, 0.1)
     sheet = (
@@ -265,8 +265,8 @@ def window(page: Page, rng: np.random.Generator) -> None:
         page.draw.rectangle((x, top + edge * 0.2, x + edge * 0.8, top + edge * 0.7), any_color(rng))
 
 
-def any_grey(rng: np.random.Generator) -> Rgb:
-    """Return a grey level, often near white."""
+def any_gray(rng: np.random.Generator) -> Rgb:
+    """Return a gray level, often near white."""
     return rgb([rng.choice([rng.uniform(200, 245), rng.uniform(30, 200)])] * 3)
 
 
@@ -336,8 +336,8 @@ def write(page: Page, strokes: list[Points], corner: Points, height: float, pen:
     page.image.paste(page.ink, tuple(np.rint(corner - pen - 2).astype(int).tolist()), mask)
 
 
-def neighbours(page: Page, rng: np.random.Generator) -> str:
-    """Write one or two more digits beside, above or below."""
+def neighbors(page: Page, rng: np.random.Generator) -> str:
+    """Write one or two more digits to the right or below."""
     left, top, right, bottom = page.box
     height = bottom - top
     for strokes in page.others[: int(rng.integers(1, 3))]:
@@ -506,7 +506,7 @@ TRAIN_KINDS = Kinds(
     (_even, _slope, _vignette, _shadow, _flash),
 )
 TEST_KINDS = Kinds(
-    (plain, isometric), (finger, stamp, crop_marks), (neighbours, hatched), (_even, _blinds)
+    (plain, isometric), (finger, stamp, crop_marks), (neighbors, hatched), (_even, _blinds)
 )
 
 
@@ -523,13 +523,13 @@ def make_picture(
     none that can be read.
     """
     spoiler = choose(kinds.spoilers, rng) if chance(rng, spoiled) else nothing
-    page = _blank_page(strokes, others, spoiler is neighbours, rng)
+    page = _blank_page(strokes, others, spoiler is neighbors, rng)
     choose(kinds.papers, rng)(page, rng)
     page.ink = _choose_ink(page.paper, rng)
     clutter = [kinds.clutter[i] for i in rng.permutation(len(kinds.clutter))]
     amount = int(rng.choice([0, 0, 1, 1, 2]))
     sheets = [step for step in clutter[:amount] if step in (window, sheet_on_desk)]
-    for step in sheets[: spoiler is not neighbours]:
+    for step in sheets[:1]:
         step(page, rng)
     _write_digit(page, rng)
     outcome = spoiler(page, rng) or READABLE
@@ -543,7 +543,7 @@ def make_picture(
 
 
 def unit(strokes: list[Points]) -> list[Points]:
-    """Return strokes whose box begins at 0 and is 1 high, or nearly 1 wide if they are flat."""
+    """Return strokes that begin at 0 and fit in a box 1.2 wide and 1 high."""
     points = np.concatenate(strokes)
     low, span = points.min(axis=0), np.ptp(points, axis=0)
     scale = max(span[1], span[0] / 1.2, 1e-6)
@@ -603,25 +603,26 @@ def _write_digit(page: Page, rng: np.random.Generator) -> None:
 
 
 def make_pictures(
-    drawings: Sequence[Drawing], kinds: Kinds, spoiled: float, count: int, seed: int
+    drawings: Sequence[Drawing], kinds: Kinds, spoiled_share: float, count: int, seed: int
 ) -> tuple[list[Renderer], list[int]]:
-    """Return renderers of pictures, and their labels: the digit, or OUTLIER if it is unreadable.
+    """Return renderers of pictures, and their labels: the digit, or OUTLIER if it is spoiled.
 
-    spoiled: the share of unreadable ones.
+    spoiled_share: the share of pictures with several digits, or none that can be read.
     """
     rng = np.random.default_rng(seed)
     renderers: list[Renderer] = []
     labels = []
     for chosen in rng.integers(len(drawings), size=(count, 3)).tolist():
         drawing, *others = (drawings[i] for i in chosen)
-        is_spoiled = chance(rng, spoiled)
+        is_spoiled = chance(rng, spoiled_share)
         strokes = [other.strokes for other in others]
-        renderers.append(partial(_render, drawing.strokes, strokes, kinds, float(is_spoiled)))
+        arguments = drawing.strokes, strokes, kinds, float(is_spoiled)
+        renderers.append(partial(_render_picture, *arguments))
         labels.append(OUTLIER if is_spoiled else drawing.digit)
     return renderers, labels
 
 
-def _render(
+def _render_picture(
     strokes: list[Points],
     others: Sequence[list[Points]],
     kinds: Kinds,

@@ -57,7 +57,7 @@ def plot_ablations(ablations: dict[str, dict[str, list[float]]]) -> Figure:
             error_rates = 100 * np.array(variant[part])
             axes.plot(error_rates, [row] * len(error_rates), "o", color=color, alpha=0.5)
             axes.plot(error_rates.mean(), row, "|", color=color, markersize=16)
-        axes.axvline(100 * np.mean(baseline[part]), color="grey", linestyle=":")
+        axes.axvline(100 * np.mean(baseline[part]), color="gray", linestyle=":")
         axes.set(title=f"{part} errors, %", yticks=range(len(ablations)), yticklabels=ablations)
     axes.invert_yaxis()
     return figure
@@ -81,7 +81,7 @@ def plot_reliability(predictions: Mapping[str, Probabilities], test: dict[str, D
     """Plot accuracy by confidence (Guo et al. 2017); larger dots stand for more predictions."""
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot((0, 1), (0, 1), color="grey", linestyle=":")
+    axes.plot((0, 1), (0, 1), color="gray", linestyle=":")
     for color, name in zip(PALETTE, [*test][:2], strict=False):  # MNIST, one style of drawings
         probabilities = predictions[name]
         correct = probabilities.argmax(axis=1) == test[name].labels.numpy()

@@ -10,7 +10,7 @@ import torch
 
 from train.data import Splits
 from train.fit import TrainedModel
-from train.metrics import evaluate, predict, rejection_rate
+from train.metrics import evaluate, predict_probabilities, rejection_rate
 from train.plots import DPI, plot_confusions, plot_curves, plot_errors, plot_reliability
 from train.settings import Settings
 
@@ -29,7 +29,9 @@ def write_run(
     fine_tuned_from: the version of the model whose weights the training started with.
     """
     threshold = model.confidence_threshold
-    predictions = {name: predict(model, digits) for name, digits in splits.test.items()}
+    predictions = {
+        name: predict_probabilities(model, digits) for name, digits in splits.test.items()
+    }
     metrics: dict[str, Any] = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": asdict(settings),
@@ -51,7 +53,7 @@ def write_run(
             for name, digits in splits.test.items()
         },
         "ood_rejection_rate": {
-            name: rejection_rate(predict(model, outliers), threshold)
+            name: rejection_rate(predict_probabilities(model, outliers), threshold)
             for name, outliers in splits.ood.items()
         },
         "epochs": [asdict(epoch) for epoch in model.epochs],

@@ -15,7 +15,7 @@ class Settings:
     label_smoothing: float = 0.05
     affine_strength: float = 1.0  # multiplies the ranges in train/augment.py
     width: int = 48  # channels of the first convolution; the second has twice as many
-    augmentations_per_drawing: int = 3  # per epoch
+    augmentations_per_drawing: int = 3  # per epoch, times SOURCE_WEIGHTS in train/data.py
     shapes_per_epoch: int = 8_000  # drawn from the shapes in train/shapes.py
     warp_amplitude: float = 0.03  # of pen strokes, relative to the drawing's size
     pictures_per_epoch: int = 600  # of digits on paper and on screens

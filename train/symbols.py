@@ -1,4 +1,4 @@
-"""Templates of symbols and letters, varied as if drawn by hand, that are not digits."""
+"""Templates of symbols and letters that are not digits, drawn with random variations."""
 
 import numpy as np
 
@@ -59,7 +59,7 @@ TEST = {
 }
 
 
-def draw(symbol: str, rng: np.random.Generator) -> list[Points]:
+def vary(symbol: str, rng: np.random.Generator) -> list[Points]:
     """Return the strokes of a symbol, with points and proportions that vary a little."""
     width = rng.uniform(0.5, 1.1)
     strokes = []

@@ -8,7 +8,7 @@ from webapp.errors import StartupError
 from webapp.settings import read_settings
 
 # glibc reads these when a process starts. By default each of dozens of threads may keep the memory
-# of the largest picture that it has decoded.
+# of the largest image that it has decoded.
 MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(4 * 1024 * 1024)}
 
 

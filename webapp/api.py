@@ -28,7 +28,7 @@ from webapp.errors import (
     Unauthorized,
 )
 from webapp.exports import csv_chunks
-from webapp.limits import has_large_body, large_pictures, small_pictures
+from webapp.limits import has_large_body, large_images, small_images
 from webapp.model import Model
 from webapp.parsing import parse_bool, parse_choice, parse_datetime, parse_integer
 from webapp.prediction import (
@@ -43,17 +43,17 @@ from webapp.prediction import (
     last_id,
     new_prediction,
 )
-from webapp.preprocess import IMAGE_PX, examine
+from webapp.preprocess import IMAGE_PX, prepare_with_doubt
 from webapp.requests import (
-    DATETIME,
+    EXPECTED_DATETIME,
     FILTERS,
     check_query,
     idempotency_key,
-    is_small_picture,
+    is_small_image,
     json_object,
     parse_cursor,
     parse_filters,
-    posted_picture,
+    posted_input,
     query_param,
 )
 from webapp.services import services
@@ -88,12 +88,12 @@ def create_prediction() -> Response:
     store = query_param("store", parse_bool, "yes or no") is not False
     key = idempotency_key()
     model = services().model.current
-    answer, pixels = _classify_posted(model)
+    classification, pixels = _classify_posted(model)
     visitors = services().visitors
     visitor = visitors.current_id()
-    prediction = new_prediction(answer, model.version, pixels, visitor or new_id(), key)
-    stored = _insert(prediction) if store else None
-    metrics.count_prediction(answer, stored is not None)
+    prediction = new_prediction(classification, model.version, pixels, visitor or new_id(), key)
+    stored = _store_if_possible(prediction) if store else None
+    metrics.count_prediction(classification, stored is not None)
     if stored is None:
         return jsonify(_as_json(prediction) | {"id": None, "created_at": None, "stored": False})
     response = jsonify(_as_json(stored))
@@ -106,28 +106,28 @@ def create_prediction() -> Response:
 
 
 def _classify_posted(model: Model) -> tuple[Classification, bytes]:
-    """Classify the posted picture; return the answer and the pixels that the model saw."""
+    """Classify the posted image or strokes; return the result and the pixels that the model saw."""
     if has_large_body():
-        with large_pictures.slot():  # a parser copies the body
-            return _classify(model, posted_picture())
-    picture = posted_picture()
-    is_small = isinstance(picture, list) or is_small_picture(picture)
-    with (small_pictures if is_small else large_pictures).slot():
-        return _classify(model, picture)
+        with large_images.slot():  # a parser copies the body
+            return _classify(model, posted_input())
+    posted = posted_input()
+    is_small = isinstance(posted, list) or is_small_image(posted)
+    with (small_images if is_small else large_images).slot():
+        return _classify(model, posted)
 
 
-def _classify(model: Model, picture: bytes | list[Stroke]) -> tuple[Classification, bytes]:
+def _classify(model: Model, posted: bytes | list[Stroke]) -> tuple[Classification, bytes]:
     with metrics.stage("decode"):
-        image = decode(picture) if isinstance(picture, bytes) else draw_strokes(picture)
+        image = decode(posted) if isinstance(posted, bytes) else draw_strokes(posted)
     with metrics.stage("prepare"):
-        digit = examine(image, is_drawing=not isinstance(picture, bytes))
+        prepared = prepare_with_doubt(image, is_drawing=not isinstance(posted, bytes))
     with metrics.stage("infer"):
-        answer = model.classify(digit.pixels)
-    doubt = digit.doubt or answer.doubt
-    return replace(answer, doubt=doubt), digit.pixels.tobytes()
+        classification = model.classify(prepared.pixels)
+    doubt = prepared.doubt or classification.doubt
+    return replace(classification, doubt=doubt), prepared.pixels.tobytes()
 
 
-def _insert(prediction: Prediction) -> Prediction | None:
+def _store_if_possible(prediction: Prediction) -> Prediction | None:
     try:
         with metrics.stage("store"):
             return services().store.insert(prediction)
@@ -170,18 +170,18 @@ def export_predictions() -> Response:
 @api.delete("/predictions")
 def delete_predictions() -> Response:
     """Delete what a visitor drew (`mine=yes`), or what is older than `to`, for the operator."""
-    if "mine" in request.args and "to" not in request.args:
-        if not query_param("mine", parse_bool, "yes"):
-            raise BadRequest("`mine` should be yes.")
-        visitor = services().visitors.current_id()
-        mine = Deletion(before=last_id(), visitor=visitor)
-        return jsonify(deleted=services().store.delete(mine) if visitor else 0)
     if "mine" not in request.args:
         _require_operator()
-    time = query_param("to", parse_datetime, DATETIME)
-    if time is None or "mine" in request.args:
+    mine = query_param("mine", parse_bool, "yes")
+    time = query_param("to", parse_datetime, EXPECTED_DATETIME)
+    if mine and time is None:
+        visitor = services().visitors.current_id()
+        deletion = Deletion(before=last_id(), visitor=visitor)
+        return jsonify(deleted=services().store.delete(deletion) if visitor else 0)
+    if time is None or mine is not None:
         raise BadRequest(
-            f"Send `mine=yes` or `to`, which should be {DATETIME}: older predictions are deleted."
+            f"Send either `mine=yes` or `to`. `to` should be {EXPECTED_DATETIME}; predictions made "
+            "before it are deleted."
         )
     if time > datetime.now(UTC):
         raise BadRequest("`to` should not be in the future.")
@@ -219,7 +219,7 @@ def label_prediction(id_: UUID) -> Response:
     """Set the true digit of a prediction, or remove it with null; the operator may review it."""
     body = _posted_label()
     by_operator = _is_operator()
-    if "review" in body and not by_operator:
+    if "review" in body:
         _require_operator()
     store = services().store
     prediction = store.get(str(id_))
@@ -243,7 +243,7 @@ def label_prediction(id_: UUID) -> Response:
 
 def _posted_label() -> dict[str, Any]:
     """Return `true_digit`, `review` or both. Raises BadRequest, InvalidLabel."""
-    # Large ones are not parsed: Python objects take many times the memory of JSON.
+    # Large bodies are not parsed: Python objects take many times the memory of JSON.
     body = {} if request.is_json and has_large_body() else json_object()
     if not body or not body.keys() <= {"true_digit", "review"}:
         raise BadRequest(
@@ -314,7 +314,7 @@ def _require_own(prediction: Prediction, verb: str) -> None:
     if _is_own(prediction):
         return
     if services().visitors.current_id():
-        raise Forbidden(f"Only the browser that made a prediction may {verb} it.")
+        raise Forbidden(f"Only the browser that made a prediction, or the operator, may {verb} it.")
     if "Authorization" in request.headers:
         _require_operator()
     raise Forbidden(

@@ -15,6 +15,7 @@ from webapp.settings import Settings
 COOKIE = "visitor"  # A suffix follows. Earlier releases used this as the whole name.
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+SECRET_KEY_FILE = "secret_key"  # in DATA_DIR
 COOKIE_LIFETIME_S = 365 * 24 * 3600
 
 
@@ -70,7 +71,7 @@ def new_id() -> str:
 
 def read_secret_key(settings: Settings) -> str:
     """Return the key that signs cookies. Raises StartupError if there is none yet."""
-    path = settings.data_dir / "secret_key"
+    path = settings.data_dir / SECRET_KEY_FILE
     try:
         return settings.secret_key or path.read_text()
     except OSError as error:

@@ -19,10 +19,10 @@ from webapp.auth import pseudonym
 from webapp.database import Database
 from webapp.errors import Problem, QueryRejected, StartupError, StorageUnavailable
 from webapp.exports import csv_chunks, is_contradicted, save_data_set
-from webapp.files import replacing
+from webapp.files import atomic_write
 from webapp.prediction import ACCEPTED, OPERATOR, Deletion, Filters, first_id
 from webapp.services import OUTBOX, OUTBOX_PAGES, services
-from webapp.startup import unusable
+from webapp.startup import database_error
 from webapp.stats import summarize
 from webapp.store import PredictionStore
 
@@ -57,7 +57,7 @@ def _store() -> PredictionStore:
     try:
         store.database.migrate()
     except (StorageUnavailable, QueryRejected) as error:
-        raise unusable(services().settings.database, error) from error
+        raise database_error(services().settings.database, error) from error
     return store
 
 
@@ -90,7 +90,7 @@ def review(accept_agreeing: bool) -> None:
     if not accept_agreeing:
         raise click.UsageError("Say which labels to review: --accept-agreeing.")
     store = _store()
-    agreeing = store.iterate(Filters(labelled=True, right=True, reviewed=False))
+    agreeing = store.iterate(Filters(labelled=True, correct=True, reviewed=False))
     accepted = [store.label(row.id, row.true_digit, OPERATOR, ACCEPTED) for row in agreeing]
     click.echo(f"{len(accepted)} accepted")
 
@@ -123,7 +123,7 @@ def stats() -> None:
 def backup(file: Path) -> None:
     """Copy the SQLite database to FILE while the service runs."""
     source = _sqlite_file()
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         _copy(source, draft)
         with closing(sqlite3.connect(draft)) as copy:  # without a log, it may be read-only
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -198,7 +198,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_csv(file: Path, chunks: Iterable[str]) -> None:
-    with replacing(file) as draft, draft.open("w", newline="") as table:
+    with atomic_write(file) as draft, draft.open("w", newline="") as table:
         table.writelines(chunks)
     click.echo(f"written to {file}")
 
@@ -210,7 +210,7 @@ def _write_data_set(file: Path, unreviewed: bool) -> None:
         others = [*store.iterate(Filters(labelled=True, reviewed=False))]
         kept = [row for row in others if not is_contradicted(row)]
         rows, left_out = rows + kept, len(others) - len(kept)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         save_data_set(draft, rows, partial(pseudonym, settings))
     digits = sum(row.true_digit is not None for row in rows)
     click.echo(f"{digits} digits and {len(rows) - digits} outliers in {file}")

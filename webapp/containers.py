@@ -43,7 +43,7 @@ JPEG_TABLES = frozenset({0xC4, 0xDB, 0xDD})
 JPEG_OTHER_CODES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8}
 JPEG_JFIF, JPEG_EXIF, JPEG_ADOBE, JPEG_SCAN, JPEG_EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
 MAX_SCANS = 500
-MAX_SCANNED = 30 * MAX_PIXELS  # in all scans and components: empty scans take time too
+MAX_SCANNED_SAMPLES = 30 * MAX_PIXELS  # in all scans and components: empty scans take time too
 JPEG_FILLER = 4 * bytes.fromhex("5ac3965a3c69a5")  # noise to append to a scan that may be cut off
 
 WEBP_SIZED = frozenset({b"VP8X", b"VP8 ", b"VP8L"})
@@ -85,11 +85,11 @@ class Chunk(NamedTuple):
 
     @classmethod
     def of(cls, name: bytes, content: bytes) -> "Chunk":
-        """Return a chunk with the right checksum."""
+        """Return a chunk with its checksum."""
         return cls(name, content, zlib.crc32(content, zlib.crc32(name)).to_bytes(4))
 
     def is_intact(self) -> bool:
-        """Return whether the checksum is right."""
+        """Return whether the checksum is correct."""
         return self == Chunk.of(self.name, self.content)
 
 
@@ -251,7 +251,7 @@ def _read_jpeg(body: bytes) -> Container:
     scanned = width * height * sum(scan[0] for scan in scans if scan)
     if not has_end:  # it is decoded twice
         scanned *= 2
-    if len(scans) > MAX_SCANS or scanned > MAX_SCANNED:
+    if len(scans) > MAX_SCANS or scanned > MAX_SCANNED_SAMPLES:
         raise NotAnImage("The JPEG has too many scans. Save it again in another format.")
     if not has_end and not _jpeg_has_all_scans(frame, scans):
         raise NotAnImage(UNREADABLE)

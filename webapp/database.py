@@ -34,7 +34,7 @@ from webapp.prediction import (
     new_prediction,
 )
 
-ADVISORY_LOCK = 2_802_801  # any number: serialises migrations, deletions and flushes on Postgres
+ADVISORY_LOCK = 2_802_801  # any number: serializes migrations, deletions and flushes on Postgres
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("versions/*.py"))
 BATCH = 500  # rows in one statement
@@ -126,14 +126,14 @@ class Database:
         self._single = engine(STATEMENT_TIMEOUT_S, pool_size=2)
         self._reader = engine(STATEMENT_TIMEOUT_S, pool_size=2)
         self._writer = engine(STATEMENT_TIMEOUT_S, begin="write")
-        self._counter = engine(AGGREGATE_TIMEOUT_S, begin="snapshot", pool_size=2)
+        self._aggregator = engine(AGGREGATE_TIMEOUT_S, begin="snapshot", pool_size=2)
         self._migrator = engine(MIGRATION_TIMEOUT_S, begin="write")
         self._is_sqlite = isinstance(target, Path)
         insert: Any = (sqlite if self._is_sqlite else postgresql).insert(predictions)
-        self._insert = insert.on_conflict_do_nothing()
+        self._insert_statement = insert.on_conflict_do_nothing()
         new = insert.excluded
         # RETURNING, and no literal, let SQLAlchemy send all rows in one statement.
-        self._merge = insert.on_conflict_do_update(
+        self._merge_statement = insert.on_conflict_do_update(
             index_elements=["id"],
             set_={name: new[name] for name in LABEL_COLUMNS},
             where=(new.label_revision >= predictions.c.label_revision)
@@ -156,7 +156,7 @@ class Database:
 
     def dispose(self) -> None:
         """Close all connections."""
-        for engine in (self._single, self._reader, self._writer, self._counter, self._migrator):
+        for engine in (self._single, self._reader, self._writer, self._aggregator, self._migrator):
             engine.dispose()
 
     @translate_errors()
@@ -181,7 +181,7 @@ class Database:
     def insert(self, prediction: Prediction) -> bool:
         """Store a prediction; return False if its id or idempotency key is stored already."""
         with self._single.connect() as connection:
-            return connection.execute(self._insert, vars(prediction)).rowcount == 1
+            return connection.execute(self._insert_statement, vars(prediction)).rowcount == 1
 
     @translate_errors()
     def get(self, id_: str) -> Prediction | None:
@@ -305,7 +305,7 @@ class Database:
             self._lock(connection)  # a deletion is either seen here or deletes what is stored here
             deleted = self._deleted(connection, rows)
             if kept := [vars(row) for row in rows if row.id not in deleted]:
-                connection.execute(self._merge, kept)
+                connection.execute(self._merge_statement, kept)
 
     @translate_errors()
     def deleted(self, rows: Sequence[Prediction]) -> set[str]:
@@ -345,7 +345,7 @@ class Database:
 
     @translate_errors()
     def expire(self, before: datetime) -> None:
-        """Release what is only kept for a while: old tombstones, and idempotency keys of a day."""
+        """Delete tombstones older than `before`, and clear idempotency keys older than a day."""
         row, day_ago = predictions.c, first_id(datetime.now(UTC) - timedelta(days=1))
         old_key = row.idempotency_key.is_not(None) & (row.id < day_ago)
         with self._writer.begin() as connection:
@@ -383,7 +383,7 @@ class Database:
 
     @translate_errors()
     def label_counts(self, others: Iterable[Summary] = ()) -> list[LabelCount]:
-        """Count the labelled predictions by model, answer and label, and others not stored here."""
+        """Count labelled predictions by version, digit and label, and others not stored here."""
         row = predictions.c
         columns = (row.model_version, row.predicted_digit, row.true_digit)
         labelled = [other for other in others if other.true_digit is not None]
@@ -392,7 +392,7 @@ class Database:
 
     @translate_errors()
     def daily_counts(self, others: Iterable[Summary] = ()) -> list[DailyCount]:
-        """Count all predictions by day, model, answer and label, and others not stored here."""
+        """Count predictions by day, version, digit and label, and others not stored here."""
         row = predictions.c
         columns = (self._day(), row.model_version, row.predicted_digit, row.true_digit)
         counts = self._counts(columns, sa.true(), others, DAILY_KEY)
@@ -407,7 +407,7 @@ class Database:
     ) -> list[tuple[tuple[Any, ...], int]]:
         counts = Counter[tuple[Any, ...]]()
         query = sa.select(*columns, sa.func.count()).where(condition).group_by(*columns)
-        with self._counter.begin() as connection:
+        with self._aggregator.begin() as connection:
             for *found, number in connection.execute(query):
                 counts[tuple(found)] = number
             stored = self._stored(connection, [other.id for other in others])
@@ -448,7 +448,7 @@ class Database:
         return {row.id for row in rows if any(each.covers(row) for each in deletions)}
 
     def _lock(self, connection: sa.Connection) -> None:
-        if not self._is_sqlite:  # whose transactions have locked the file when they begin
+        if not self._is_sqlite:  # its transactions lock the file when they begin
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
 
 
@@ -472,9 +472,9 @@ def _other_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
         yield row.predicted_digit == filters.digit
     if filters.labelled is False:
         yield row.true_digit.is_(None)
-    if filters.right is not None:
+    if filters.correct is not None:
         agree = row.true_digit == row.predicted_digit
-        yield agree if filters.right else ~agree
+        yield agree if filters.correct else ~agree
     if filters.reviewed is not None:
         yield row.review.is_not(None) if filters.reviewed else row.review.is_(None)
     if filters.model_version is not None:
@@ -483,7 +483,7 @@ def _other_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
 
 def _indexed_conditions(filters: Filters) -> Iterator[sa.ColumnElement[bool]]:
     row = predictions.c
-    if filters.labelled or filters.right is not None:
+    if filters.labelled or filters.correct is not None:
         yield row.true_digit.is_not(None)
     if filters.visitor is not None:
         yield row.visitor == filters.visitor

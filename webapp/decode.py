@@ -32,9 +32,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # the limit of read_container replaces Pillow's own
 
 REDUCED_EDGE_PX = 1_000  # images of at least twice this edge are reduced by a whole number
-MIN_CONTRAST = 20  # grey levels between ink and background; the texture of paper has less
+MIN_CONTRAST = 20  # gray levels between ink and background; the texture of paper has less
 MAX_ANIMATED_PIXELS = 8_000_000  # in the frames of an animation with a blank first frame
-MAX_ANIMATION_S = 0.3  # seconds of CPU time; one small frame can take a second
+MAX_ANIMATION_S = 0.2  # seconds of CPU time; one small frame can take a second
 KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # with 8 bits; it holds the interpreter lock while it decodes
 MAX_SUBPROCESS_BYTES = 240_000_000  # of data; 50 MB are reserved before it decodes

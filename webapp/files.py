@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield the path of a draft, which replaces a file unless there is an error.
 
     Raises OSError.

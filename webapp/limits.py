@@ -1,4 +1,4 @@
-"""Limits on the work that one process accepts; beyond them, requests get a 503."""
+"""Limits on the work that one process accepts: beyond them, requests get 413 or 503."""
 
 import io
 import threading
@@ -19,7 +19,7 @@ BODY_BUDGET_BYTES = 64 * 1024 * 1024
 FREE_BODY_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_CONCURRENT = 64  # requests per process
-QUEUE_TIMEOUT_S = 5  # maximum time a picture waits in the queue
+QUEUE_TIMEOUT_S = 5  # maximum time an image waits in the queue
 HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")  # monitoring is never refused
 
 semaphore = threading.BoundedSemaphore(MAX_CONCURRENT)
@@ -72,9 +72,9 @@ class Queue:
 
 
 budget = ByteBudget(BODY_BUDGET_BYTES)
-# Processing a large picture takes about 150 MB, so these are processed one by one.
+# Processing a large image takes about 150 MB, so these are processed one by one.
 # Small ones have a queue of their own, so that they do not wait behind large ones.
-small_pictures, large_pictures = Queue(), Queue()
+small_images, large_images = Queue(), Queue()
 
 
 def init_app(app: Flask) -> None:

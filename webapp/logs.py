@@ -20,7 +20,7 @@ RETRY_INTERVAL_S = 1
 log = logging.getLogger("webapp.requests")
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, message, and the fields of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,7 +35,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-class Handler(logging.StreamHandler[TextIO]):
+class NonBlockingHandler(logging.StreamHandler[TextIO]):
     """Writes to stderr; drops lines while nobody reads it, instead of waiting.
 
     Otherwise a log collector that hangs would hold up all requests.
@@ -61,8 +61,8 @@ def config(level: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"lines": text if sys.stderr.isatty() else {"()": JsonLines}},
-        "handlers": {"lines": {"class": "webapp.logs.Handler", "formatter": "lines"}},
+        "formatters": {"lines": text if sys.stderr.isatty() else {"()": JsonFormatter}},
+        "handlers": {"lines": {"class": "webapp.logs.NonBlockingHandler", "formatter": "lines"}},
         "root": {"level": level.upper(), "handlers": ["lines"]},
         "loggers": {
             "gunicorn.error": {"level": level.upper(), "propagate": True},

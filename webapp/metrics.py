@@ -21,22 +21,24 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from webapp.prediction import Classification, Prediction
 
-REQUESTS = Counter("digits_requests_total", "Requests answered", ["route", "status"])
+REQUESTS = Counter("digits_requests_total", "Responses sent", ["route", "status"])
 STAGES = Histogram(
     "digits_stage_seconds",
     "Duration of the stages of a prediction: decode, prepare, infer, store",
     ["stage"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
-PREDICTIONS = Counter("digits_predictions_total", "Digits read", ["digit", "uncertain", "stored"])
+PREDICTIONS = Counter(
+    "digits_predictions_total", "Predictions made", ["digit", "uncertain", "stored"]
+)
 CONFIDENCE = Histogram(
     "digits_confidence",
-    "Confidence of the answers",
+    "Confidence of the predictions",
     buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1),
 )
 LABELS = Counter(
     "digits_labels_total",
-    "Labels set or changed, by model version and whether the prediction is right",
+    "Labels set or changed, by model version and whether the prediction is correct",
     ["version", "right"],
 )
 WAITING = Gauge(
@@ -74,10 +76,10 @@ def stage(name: str) -> AbstractContextManager[object]:
     return cast(AbstractContextManager[object], STAGES.labels(name).time())
 
 
-def count_prediction(answer: Classification, stored: bool) -> None:
-    """Count an answer."""
-    PREDICTIONS.labels(answer.predicted_digit, answer.uncertain, stored).inc()
-    CONFIDENCE.observe(answer.confidence)
+def count_prediction(classification: Classification, stored: bool) -> None:
+    """Count a prediction."""
+    PREDICTIONS.labels(classification.predicted_digit, classification.uncertain, stored).inc()
+    CONFIDENCE.observe(classification.confidence)
 
 
 def count_label(prediction: Prediction) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from webapp import metrics
 from webapp.errors import NotReady, StartupError
-from webapp.files import replacing
+from webapp.files import atomic_write
 from webapp.graphs import GRAPH_FILE, version_of
 from webapp.prediction import Classification
 
@@ -153,7 +153,7 @@ class HotReloadingModel:
 
     def _save_fallback(self, model: Model) -> None:
         # A full disk must not stop the service.
-        with suppress(OSError), replacing(self._fallback) as draft:
+        with suppress(OSError), atomic_write(self._fallback) as draft:
             draft.write_bytes(model.graph)
 
     def _read_fingerprint(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Text parsers that settings and query parameters share. They raise ValueError."""
+"""Text parsers for settings and query parameters. They raise ValueError."""
 
 import re
 from collections.abc import Callable, Mapping

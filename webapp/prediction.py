@@ -1,4 +1,4 @@
-"""Predictions: what the model answers, what is stored, how rows are identified and filtered."""
+"""Predictions: what the model says, what is stored, how rows are identified and filtered."""
 
 import secrets
 import threading
@@ -16,22 +16,22 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Classification:
-    """The model's answer for one digit."""
+    """What the model says about one digit."""
 
     predicted_digit: int
     confidence: float
     probabilities: list[float]
-    doubt: str | None  # why the answer should not be trusted, None if it should
+    doubt: str | None  # why the prediction should not be trusted, None if it should
 
     @property
     def uncertain(self) -> bool:
-        """Whether the answer should not be trusted."""
+        """Whether the prediction should not be trusted."""
         return self.doubt is not None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row: the answer, the model that gave it, the visitor who asked, and the label."""
+    """One row: the classification, the model that made it, the visitor who asked, and the label."""
 
     id: str
     created_at: datetime
@@ -62,7 +62,7 @@ class Filters:
 
     digit: int | None = None
     labelled: bool | None = None
-    right: bool | None = None
+    correct: bool | None = None
     reviewed: bool | None = None
     model_version: str | None = None
     visitor: str | None = None
@@ -89,7 +89,7 @@ class Deletion:
 
 
 class LabelCount(NamedTuple):
-    """How many labelled predictions share a model, an answer and a label."""
+    """How many labelled predictions share a model version, a predicted digit and a label."""
 
     model_version: str
     predicted_digit: int
@@ -98,17 +98,17 @@ class LabelCount(NamedTuple):
 
 
 class DailyCount(NamedTuple):
-    """How many predictions share a day (UTC), a model, an answer, and a label or none."""
+    """How many predictions share a day (UTC), a model version, a predicted digit and a label."""
 
     day: str
     model_version: str
     predicted_digit: int
-    true_digit: int | None
+    true_digit: int | None  # None: not labelled
     predictions: int
 
 
 def new_prediction(
-    answer: Classification,
+    classification: Classification,
     model_version: str,
     pixels: bytes,
     visitor: str,
@@ -119,11 +119,11 @@ def new_prediction(
     return Prediction(
         id=_uuid7(now_ns, secrets.randbits(62)),
         created_at=datetime.fromtimestamp(now_ns // 1_000_000 / 1000, UTC),
-        predicted_digit=answer.predicted_digit,
-        confidence=answer.confidence,
-        probabilities=answer.probabilities,
-        uncertain=answer.uncertain,
-        doubt=answer.doubt,
+        predicted_digit=classification.predicted_digit,
+        confidence=classification.confidence,
+        probabilities=classification.probabilities,
+        uncertain=classification.uncertain,
+        doubt=classification.doubt,
         model_version=model_version,
         pixels=pixels,
         visitor=visitor,

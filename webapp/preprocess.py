@@ -2,7 +2,7 @@
 
 This follows MNIST's authors (LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to
 Document Recognition, 1998, section III.A): the ink is scaled by area averaging until its longer
-side is 20 pixels, and placed so that its centre of mass is in the middle of the output. An MNIST
+side is 20 pixels, and placed so that its center of mass is in the middle of the output. An MNIST
 image comes out as it went in.
 
 This module imports no server, because training prepares its drawings with it too.
@@ -17,46 +17,43 @@ from PIL import Image, ImageOps
 
 from webapp.decode import MIN_CONTRAST, reduce_large
 from webapp.errors import BlankImage
-from webapp.segment import Mask, components, find_digit, runs
+from webapp.segment import Ink, Mask, components, find_digit, runs
 
-SMALL_PX = 64  # a smaller picture is taken for a crop of one digit
+CROP_PX = 64  # an image whose sides are smaller is taken for a crop of one digit
+MASK_PX = 64  # longer side of the mask in which gaps are found
+LINED_PX = 64  # an image with a smaller side has no lines, as on squared paper
 IMAGE_PX = 28  # edge of the output
 DIGIT_PX = 20  # longer side of the digit in the output
-INK_THRESHOLD = 0.2  # of the darkest ink: fainter pixels do not decide where the digit ends
+INK_THRESHOLD = 0.2  # of the strongest ink: fainter pixels do not decide where the digit ends
 SPECK_SHARE = 0.02  # a separate part with a smaller share of the ink is a speck
 FAR_SPECK_SHARE = 0.2  # added for a part that is as far away as the drawing is wide
 FRAME_SHARE = 0.02  # smallest distance between digit and frame, of the ink's longer side
-MAX_MARGIN_DIFFERENCE = (
-    0.4  # largest difference of two margins of a gap, relative to its longer side
-)
-MAX_CONCAVITY = (
-    0.02  # share of the area that may be missing between two points of a row or a column
-)
-LINE_SHARE = 0.015  # width of a line, relative to the longer side of the image
+MAX_MARGIN_DIFFERENCE = 0.4  # of two margins of a gap, relative to its longer side
+MAX_CONCAVITY = 0.02  # share of the area that is missing between two points of a row or a column
+MAX_LINE_WIDTH = 0.015  # width of a line, relative to the longer side of the image
 
 BLANK = "The image is blank: no digit can be seen in it."
 
-Grey = NDArray[np.uint8]
-Ink = NDArray[np.float32]
+Gray = NDArray[np.uint8]
 
 
 class Prepared(NamedTuple):
     """A digit in MNIST's format, uint8 [28, 28], and why it may not be one digit, if so."""
 
-    pixels: Grey
+    pixels: Gray
     doubt: str | None
 
 
-def prepare(image: Image.Image) -> Grey:
+def prepare(image: Image.Image) -> Gray:
     """Return the digit in an image in MNIST's format: uint8 [28, 28], ink 255 on 0.
 
     The ink may be darker or lighter than its background, or of another color. The background may be
     flat, transparent, paper or a screen. Raises BlankImage if nothing differs from the background.
     """
-    return examine(image).pixels
+    return prepare_with_doubt(image).pixels
 
 
-def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
+def prepare_with_doubt(image: Image.Image, is_drawing: bool = False) -> Prepared:
     """Return the digit in an image as `prepare` does, and why it may not be one digit.
 
     is_drawing: the image has only white strokes on black, mode L, and is not segmented.
@@ -67,29 +64,29 @@ def examine(image: Image.Image, is_drawing: bool = False) -> Prepared:
             raise BlankImage(BLANK)
         return Prepared(_normalize(drawing), None)
     image = reduce_large(image)
-    grey = np.asarray(_opaque(image, "L"))
-    ink = _ink_on_flat(grey)
-    if max(image.size) < SMALL_PX:
-        return Prepared(_normalize(_ink_of_crop(grey) if ink is None else ink), None)
+    gray = np.asarray(_opaque(image, "L"))
+    ink = _ink_on_flat(gray)
+    if max(image.size) < CROP_PX:
+        return Prepared(_normalize(_ink_of_crop(gray) if ink is None else ink), None)
     if ink is not None:
-        return _without_frame(ink)
+        return _prepare_flat(ink)
     found = find_digit(_opaque(image, "RGB"))
     if found is None:
         raise BlankImage(BLANK)
     return Prepared(_normalize(found.ink), found.doubt)
 
 
-def _without_frame(ink: Ink) -> Prepared:
+def _prepare_flat(ink: Ink) -> Prepared:
     """Return the digit on a flat background, without ink that surrounds it on all sides."""
     if _is_connected(ink):
         return Prepared(_normalize(ink), None)
     border = max(ink.shape) // 8
-    picture = ImageOps.expand(Image.fromarray(ink.astype(np.uint8)), border)
-    found = find_digit(picture.convert("RGB"))
+    image = ImageOps.expand(Image.fromarray(ink.astype(np.uint8)), border)
+    found = find_digit(image.convert("RGB"))
     if found is None or found.doubt == "unclear_picture":
         return Prepared(_normalize(ink), None)
-    left, top, right, bottom = found.box * (*picture.size, *picture.size)
-    gap = min(left, top, picture.width - right, picture.height - bottom) - border
+    left, top, right, bottom = found.box * (*image.size, *image.size)
+    gap = min(left, top, image.width - right, image.height - bottom) - border
     has_frame = not found.doubt and gap > FRAME_SHARE * max(ink.shape)
     return Prepared(_normalize(found.ink if has_frame else ink), found.doubt)
 
@@ -100,9 +97,9 @@ def _is_connected(ink: Ink) -> bool:
     return not root.any()
 
 
-def _reduced(mask: Mask) -> Grey:
-    """Return how much of each pixel is covered, 0 to 255, reduced to at most SMALL_PX pixels."""
-    factor = -(-max(mask.shape) // SMALL_PX)
+def _reduced(mask: Mask) -> Gray:
+    """Return how much of each pixel is covered, 0 to 255, reduced to at most MASK_PX pixels."""
+    factor = -(-max(mask.shape) // MASK_PX)
     return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).reduce(factor))
 
 
@@ -118,48 +115,48 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
     if box is None:
         return Image.new(mode, image.size)
     rgba, alpha = rgba.crop(box), alpha.crop(box)
-    grey = rgba.convert("L")
-    level = _backing_level(grey, alpha, image.width * image.height)
+    gray = rgba.convert("L")
+    level = _backing_level(gray, alpha, image.width * image.height)
     backing = Image.new("L", image.size, level).convert(mode)
-    backing.paste(grey if mode == "L" else rgba.convert(mode), box, alpha)
+    backing.paste(gray if mode == "L" else rgba.convert(mode), box, alpha)
     return backing
 
 
-def _backing_level(grey: Image.Image, alpha: Image.Image, area: int) -> int:
-    """Return the grey level to put behind a transparent image so that its ink is visible.
+def _backing_level(gray: Image.Image, alpha: Image.Image, area: int) -> int:
+    """Return the gray level to put behind a transparent image so that its ink is visible.
 
-    grey, alpha: the part that has any opacity; area: of the image.
+    gray, alpha: the part that has any opacity; area: of the image.
     """
     opacity = np.asarray(alpha)
-    visible = np.asarray(grey)[opacity > opacity.max() // 2]
+    visible = np.asarray(gray)[opacity > opacity.max() // 2]
     has_background = 2 * visible.size > area  # only a part is transparent
     if has_background and np.ptp(visible) >= MIN_CONTRAST:
         return int(np.median(visible))
     return 255 if visible.mean() < 128 else 0
 
 
-def _ink_on_flat(grey: Grey) -> Ink | None:
-    """Return how much each pixel differs from a background of one grey level, [height, width].
+def _ink_on_flat(gray: Gray) -> Ink | None:
+    """Return how much each pixel differs from a background of one gray level, [height, width].
 
     Returns None if the background has several levels, or if the ink does not stand out. Rows and
     columns of bare background at the edges are cropped.
     """
-    counts = np.bincount(_edge(grey), minlength=256)
+    counts = np.bincount(_edge(gray), minlength=256)
     level = int(counts.argmax())
     if 2 * counts[level] <= counts.sum():
         return None
-    differs = grey != level
+    differs = gray != level
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     if not len(rows):
         return None
-    shape = grey.shape
-    grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    above, below = int(grey.max()) - level, level - int(grey.min())
-    is_light = grey.sum() > grey.size * level
+    shape = gray.shape
+    gray = gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    above, below = int(gray.max()) - level, level - int(gray.min())
+    is_light = gray.sum() > gray.size * level
     contrast, rest = (above, below) if is_light else (below, above)
     if contrast < MIN_CONTRAST or rest >= MIN_CONTRAST:
         return None
-    ink = np.maximum(grey, level) - level if is_light else level - np.minimum(grey, level)
+    ink = np.maximum(gray, level) - level if is_light else level - np.minimum(gray, level)
     if _has_panel(ink, shape) or _has_line(ink, shape):
         return None
     return np.asarray(ink, np.float32)
@@ -216,7 +213,7 @@ def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
 
     ink: without bare rows and columns at the edges; shape: of the image.
     """
-    if min(shape) < SMALL_PX:
+    if min(shape) < LINED_PX:
         return False
     mask = ink >= MIN_CONTRAST
     for rows, length in ((mask, shape[1]), (mask.T, shape[0])):
@@ -225,41 +222,41 @@ def _has_line(ink: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
             changes = np.flatnonzero(np.diff(covered > 0.75)) + 1
             widths = changes[1::2] - changes[::2]
             is_full = np.maximum.reduceat(covered, changes)[::2] > 0.95
-            if (is_full & (widths <= LINE_SHARE * max(shape))).any():
+            if (is_full & (widths <= MAX_LINE_WIDTH * max(shape))).any():
                 return True
     return False
 
 
-def _ink_of_crop(grey: Grey) -> Ink:
-    """Return the ink of a small picture, which the digit fills: what differs from its corners."""
-    contrast = grey - np.float32(_level_of_corners(grey))
+def _ink_of_crop(gray: Gray) -> Ink:
+    """Return the ink of a small image, which the digit fills: what differs from its corners."""
+    contrast = gray - np.float32(_level_of_corners(gray))
     ink = np.maximum(contrast, 0) if contrast.sum() > 0 else np.maximum(-contrast, 0)
     if ink.max() < MIN_CONTRAST:
         raise BlankImage(BLANK)
     return np.asarray(ink, np.float32)
 
 
-def _level_of_corners(grey: Grey) -> float:
+def _level_of_corners(gray: Gray) -> float:
     """Return the level of the background of a tight crop, which its corners show.
 
     The ink is separated from the background by Otsu's threshold (A Threshold Selection Method
     from Gray-Level Histograms, 1979), which maximizes the variance between the two.
     """
-    counts = np.bincount(grey.ravel(), minlength=256)
+    counts = np.bincount(gray.ravel(), minlength=256)
     darker, sums = counts.cumsum()[:-1], (counts * np.arange(256)).cumsum()
-    variance = (sums[-1] * (darker / grey.size) - sums[:-1]) ** 2
-    is_light = grey > (variance / np.maximum(darker * (grey.size - darker), 1)).argmax()
+    variance = (sums[-1] * (darker / gray.size) - sums[:-1]) ** 2
+    is_light = gray > (variance / np.maximum(darker * (gray.size - darker), 1)).argmax()
     corners = is_light[[0, 0, -1, -1], [0, -1, 0, -1]]
     background_is_light = np.median([*corners, is_light.mean() > 0.5])
-    return float(np.median(grey[is_light == background_is_light]))
+    return float(np.median(gray[is_light == background_is_light]))
 
 
-def _edge(grey: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate((grey[0], grey[-1], grey[:, 0], grey[:, -1]))
+def _edge(gray: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate((gray[0], gray[-1], gray[:, 0], gray[:, -1]))
 
 
-def _normalize(ink: Ink) -> Grey:
-    """Return the ink inside its bounding box, scaled and centred, uint8 [28, 28]."""
+def _normalize(ink: Ink) -> Gray:
+    """Return the ink inside its bounding box, scaled and centered, uint8 [28, 28]."""
     box = ink[_extent(ink)]
     box = box[:, _extent(box.T)]
     scale = max(box.shape) / DIGIT_PX  # input pixels per output pixel
@@ -267,7 +264,7 @@ def _normalize(ink: Ink) -> Grey:
     columns = _area_weights(box.sum(axis=0), scale)
     scaled = rows @ box @ columns.T
     # All MNIST images reach 255; averaging makes a thin line fainter.
-    pixels: Grey = np.rint(scaled * (255 / scaled.max())).astype(np.uint8)
+    pixels: Gray = np.rint(scaled * (255 / scaled.max())).astype(np.uint8)
     return pixels
 
 
@@ -275,7 +272,7 @@ def _extent(ink: Ink) -> slice:
     """Return the extent of the digit along the first axis.
 
     The digit ends one pixel beyond the last pixel above the threshold, where its edge fades.
-    Faint ink further out is noise of a camera or an artefact of compression.
+    Faint ink further out is noise of a camera or an artifact of compression.
     """
     strongest = ink.max(axis=1)
     clear = np.zeros(len(ink) + 2, bool)
@@ -308,7 +305,7 @@ def _without_specks(changes: NDArray[np.intp], total: Ink) -> NDArray[np.intp]:
 def _area_weights(profile: Ink, scale: float) -> Ink:
     """Return how much of each input pixel is in each output pixel of an axis, float32 [28, size].
 
-    profile: the sum of the ink at each of `size` positions. Its centre of mass is placed in the
+    profile: the sum of the ink at each of `size` positions. Its center of mass is placed in the
     middle of the output, or as near as the edges allow. scale: input pixels per output pixel.
     """
     size = len(profile)

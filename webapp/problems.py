@@ -8,12 +8,12 @@ from flask import Flask, Response, request
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from webapp.errors import Problem
+from webapp.errors import BadRequest, Problem
 from webapp.limits import MAX_BODY_BYTES
 
 MALFORMED = (NoMoreData, ParseException)  # raised by gunicorn while the body is read
-CHUNK_SIZE = 64 * 1024
-MAX_DRAINED = 32 * 1024 * 1024  # bytes
+CHUNK_BYTES = 64 * 1024
+MAX_DRAINED_BYTES = 32 * 1024 * 1024  # bytes
 
 
 def init_app(app: Flask) -> None:
@@ -29,7 +29,7 @@ def _problem(error: Problem) -> Response:
 
 
 def _malformed(error: Exception) -> Response:
-    return _fill(Response(status=400), "Bad request", "The body is incomplete or malformed.")
+    return _problem(BadRequest("The body is incomplete or malformed."))
 
 
 def _http_exception(error: HTTPException) -> Response | HTTPException:
@@ -56,6 +56,6 @@ def _fill(response: Response, title: str, detail: str) -> Response:
 def _drain() -> None:
     """Read the rest of the body: a client that is still sending would not see the response."""
     with suppress(*MALFORMED):
-        for _ in range(0, MAX_DRAINED, CHUNK_SIZE):
-            if not request.environ["wsgi.input"].read(CHUNK_SIZE):
+        for _ in range(0, MAX_DRAINED_BYTES, CHUNK_BYTES):
+            if not request.environ["wsgi.input"].read(CHUNK_BYTES):
                 return

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from ipaddress import IPv6Address, ip_address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from flask import Flask, request
@@ -30,15 +30,11 @@ class Usage(NamedTuple):
     ends_in_s: float
 
 
-class Counter(Protocol):
-    """Adds up what each client uses. A client's window begins with its first request."""
-
-    def add(self, client: str, cost: int) -> Usage:
-        """Add the cost of a request; return the sum."""
-
-
 class MemoryCounter:
-    """Counts in the memory of this process."""
+    """Adds up what each client uses, in the memory of this process.
+
+    A client's window begins with its first request.
+    """
 
     def __init__(self, window_s: int) -> None:
         self._window_s = window_s

@@ -23,10 +23,10 @@ from webapp.strokes import MAX_POINTS, Stroke, parse_strokes
 
 FILTERS = ("digit", "labelled", "right", "reviewed", "model_version", "from", "to")
 PNG_START = PNG_SIGNATURE + b"\0\0\0\rIHDR"
-SMALL_PICTURE_PIXELS = 500 * 500
+SMALL_IMAGE_PIXELS = 500 * 500
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
 OTHER_IMAGE_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-png", "image/apng"})
-DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
+EXPECTED_DATETIME = "a date or a time, such as 2026-11-22 or 2026-11-22T20:15:04Z"
 
 # urllib's unquote takes a second and 800 MB for 4 MB of percent signs.
 BASE64_ESCAPES = {"%2B": "+", "%2b": "+", "%2F": "/", "%2f": "/", "%3D": "=", "%3d": "="}
@@ -39,7 +39,7 @@ MAX_BRACKETS = 2 * MAX_POINTS + 100  # in a JSON body: each point and each strok
 T = TypeVar("T")
 
 
-def posted_picture() -> bytes | list[Stroke]:
+def posted_input() -> bytes | list[Stroke]:
     """Return the encoded image, from a raw body, a form or a data URL, or a drawing's strokes.
 
     Raises BadRequest, BlankImage, NotAnImage, UnsupportedMedia.
@@ -62,13 +62,13 @@ def posted_picture() -> bytes | list[Stroke]:
     )
 
 
-def is_small_picture(body: bytes) -> bool:
+def is_small_image(body: bytes) -> bool:
     """Return whether an image is decoded as quickly as those that the page sends."""
     is_animation = b"acTL" in body  # many of its frames may be decoded
     if len(body) > FREE_BODY_BYTES or not body.startswith(PNG_START) or is_animation:
         return False
     width, height = struct.unpack_from(">II", body.ljust(24), 16)
-    return bool(width * height <= SMALL_PICTURE_PIXELS)
+    return bool(width * height <= SMALL_IMAGE_PIXELS)
 
 
 def _form_file() -> bytes:
@@ -149,11 +149,11 @@ def parse_filters() -> Filters:
     return Filters(
         digit=query_param("digit", parse_integer(0, 9), "0 to 9"),
         labelled=query_param("labelled", parse_bool, "yes or no"),
-        right=query_param("right", parse_bool, "yes or no"),
+        correct=query_param("right", parse_bool, "yes or no"),
         reviewed=query_param("reviewed", parse_bool, "yes or no"),
         model_version=query_param("model_version", _model_version, "a model version"),
-        since=query_param("from", parse_datetime, DATETIME),
-        until=query_param("to", parse_datetime, DATETIME),
+        since=query_param("from", parse_datetime, EXPECTED_DATETIME),
+        until=query_param("to", parse_datetime, EXPECTED_DATETIME),
     )
 
 

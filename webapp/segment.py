@@ -1,10 +1,10 @@
-"""Find the one digit in a picture of paper or of a screen.
+"""Find the one digit in an image of paper or of a screen.
 
 1. The background is a wide median. Ink is what is outside the range of the backgrounds nearby, in
    any color channel, so that shadows, panels and the edges of sheets are background.
 2. Ruled lines are removed, and strokes that they cross are repaired.
 3. Connected components of ink are digits, parts of one, or neither: frames, bars, blobs, specks,
-   and what continues beyond the picture.
+   and what continues beyond the image.
 
 Each background, threshold and color gives a candidate; the digit is where most of them agree.
 """
@@ -24,26 +24,26 @@ MIN_AREA = 12  # pixels; smaller components are noise
 MIN_INK = 8  # levels between ink and background
 NOISE_FACTOR = 4.5  # standard deviations
 LINE_SLOPES = np.tan(np.radians(np.arange(-16, 17)))
-LINE_DIRECTIONS = 6  # in one picture: parallel lines are not parallel in perspective
-LINE_SHARE = 0.85  # of the left or right third of the picture: what covers more is a line
-PEN_TO_LINE_RATIO = 1.6  # times a line's ink: what is stronger is a pen on the line
-LINE_PX = 7  # what is thicker is no line
+LINE_DIRECTIONS = 6  # in one image: parallel lines are not parallel in perspective
+MIN_LINE_COVERAGE = 0.85  # of the left or right third of the image: what covers more is a line
+PEN_TO_LINE_RATIO = 1.6  # ink that exceeds a line's by this factor is a stroke that crosses it
+LINE_PX = 7  # maximum thickness of a line
 MIN_OVERLAP = 0.6  # intersection over union of the boxes of two candidates
 SEVERAL_SHARE = 0.5  # of the quality at the best place: more candidates see several digits
-FRAMED_SCORE = 3  # factor for what is inside a frame: with the frame as a part, it would be larger
+FRAMED_FACTOR = 3  # factor for what is inside a frame: with the frame as a part, it would be larger
 MIN_FRAME_PX = 12  # shorter side of a frame
-CLUTTER_SCORE = 0.01  # factor for what is not a digit, and chosen only if there is nothing else
+CLUTTER_FACTOR = 0.01  # factor for what is not a digit, and chosen only if there is nothing else
 
 Ink = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class Found(NamedTuple):
+class DetectedDigit(NamedTuple):
     """The ink of the digit, float32 [height, width], why it may not be one, and where it is."""
 
     ink: Ink
     doubt: str | None
-    # Left, top, right, bottom with a margin of 4 pixels, as shares of the picture's sides.
+    # Left, top, right, bottom with a margin of 4 pixels, as shares of the image's sides.
     box: NDArray[np.float64]
 
 
@@ -51,7 +51,7 @@ class Candidate(NamedTuple):
     """What may be the digit, and its quality."""
 
     quality: float
-    digit: Found
+    digit: DetectedDigit
 
 
 class Components(NamedTuple):
@@ -64,7 +64,7 @@ class Components(NamedTuple):
     bottom: NDArray[Any]
     area: NDArray[Any]
     mass: NDArray[Any]  # sum of the ink
-    border: NDArray[Any]  # pixels at the picture's edge
+    border: NDArray[Any]  # pixels at the image's edge
     outline: NDArray[Any]  # pixels beside which is no ink
 
     @property
@@ -76,8 +76,8 @@ class Components(NamedTuple):
         return self.bottom - self.top
 
 
-def find_digit(image: Image.Image) -> Found | None:
-    """Return the digit in an RGB picture, or None if nothing can be seen in it.
+def find_digit(image: Image.Image) -> DetectedDigit | None:
+    """Return the digit in an RGB image, or None if nothing can be seen in it.
 
     It is the best candidate at the place where most candidates are, weighted by their quality.
     """
@@ -121,7 +121,7 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
             group, score, doubt, rival = _choose(parts, ink.shape)
             separation, digit = _extract(pixels, contrast, parts, group, all_ink)
             if _has_blob(parts, group):
-                score, doubt = score * CLUTTER_SCORE, "unclear_picture"
+                score, doubt = score * CLUTTER_FACTOR, "unclear_picture"
             if rival.size:  # if it hardly stands out, it is a stain, not a digit
                 rivals, _ = _extract(pixels, contrast, parts, rival, all_ink)
                 doubt = (
@@ -130,12 +130,12 @@ def _candidates(work: Image.Image) -> Iterator[Candidate]:
             rows, columns = _box(parts, group, 4)
             corners = (columns.start, rows.start, columns.stop, rows.stop)
             box = np.array(corners) / (*work.size, *work.size)
-            yield Candidate(score * separation / (separation + 3), Found(digit, doubt, box))
+            yield Candidate(score * separation / (separation + 3), DetectedDigit(digit, doubt, box))
 
 
 def _masks(contrast: Ink, ink: Ink, faintest: float) -> Iterator[tuple[Mask, Mask]]:
     """Yield masks that may show the digit, each with the mask of all ink, bool [h, w]."""
-    # The ink of a small digit is a smaller share of the picture than that of a large one.
+    # The ink of a small digit is a smaller share of the image than that of a large one.
     strongest, strong = np.quantile(ink, (0.9995, 0.997))
     thresholds = [share * strong for share in THRESHOLDS]
     if strongest > 1.5 * strong:
@@ -171,7 +171,7 @@ def _split_by_color(contrast: Ink, mask: Mask) -> list[Mask]:
 
 
 def _work_copy(image: Image.Image) -> Image.Image:
-    """Return the picture, reduced if its longer edge exceeds WORK_PX."""
+    """Return the image, reduced if its longer edge exceeds WORK_PX."""
     factor = max(image.size) / WORK_PX
     if factor <= 1:
         return image
@@ -198,7 +198,7 @@ def _contrast(image: Image.Image, coarse: int, window: int) -> Ink:
 
 
 def _noise(pixels: Ink) -> float:
-    """Return the standard deviation of the noise, from neighbouring pixels of a channel."""
+    """Return the standard deviation of the noise, from neighboring pixels of a channel."""
     steps = np.abs(np.diff(pixels[:, :, 1], axis=1))
     # The median of such a difference is 0.954 standard deviations if the noise is normal.
     return float(np.median(steps)) / 0.954 if steps.size else 0.0
@@ -273,7 +273,7 @@ def _connect(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDAr
 
 
 def _without_lines(mask: Mask, ink: Ink) -> Mask:
-    """Return the mask without lines across the picture."""
+    """Return the mask without lines across the image."""
     mask = _without_horizontal_lines(mask, ink)
     return _without_horizontal_lines(mask.T, ink.T).T
 
@@ -290,7 +290,7 @@ def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
         counts = _profile(rows, columns, slope, width)
         near = counts[:-2] + counts[1:-1] + counts[2:]
         reach = near[:, ::2].max()
-        if reach > width / 3 * LINE_SHARE and _remove_lines(mask, ink, slope):
+        if reach > width / 3 * MIN_LINE_COVERAGE and _remove_lines(mask, ink, slope):
             rows, columns = np.nonzero(mask)
     return mask
 
@@ -298,7 +298,7 @@ def _without_horizontal_lines(mask: Mask, ink: Ink) -> Mask:
 def _profile(
     rows: NDArray[np.intp], columns: NDArray[np.intp], slope: float, width: int
 ) -> NDArray[np.intp]:
-    """Return the number of pixels on each line of a slope, in each third of the picture: [n, 3]."""
+    """Return the number of pixels on each line of a slope, in each third of the image: [n, 3]."""
     line = (rows - (columns - width / 2) * slope + width).astype(int)
     counts = np.bincount(3 * line + columns * 3 // width, minlength=9)
     return np.pad(counts, (0, -len(counts) % 3)).reshape(-1, 3)
@@ -318,18 +318,18 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     at = at.clip(0, height - 1)
     sheared = mask[at, columns] & inside
     third = columns * 3 // width
-    thick = _stretched(sheared, 1)
+    thick = _dilate_rows(sheared, 1)
     share = np.add.reduceat(thick, np.searchsorted(third, (0, 1, 2)), axis=1, dtype=int) * (
         3 / width
     )
     end = max(2, width // 50)
-    is_line = share > LINE_SHARE
+    is_line = share > MIN_LINE_COVERAGE
     is_line[:, 0] &= thick[:, :end].any(axis=1)
     is_line[:, 2] &= thick[:, -end:].any(axis=1)
-    is_line[:, 1] &= _stretched(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
-    thick_area = _stretched(~_stretched(~is_line, LINE_PX // 2 + 1), LINE_PX)
+    is_line[:, 1] &= _dilate_rows(is_line[:, :1] | is_line[:, 2:], 2)[:, 0]
+    thick_area = _dilate_rows(~_dilate_rows(~is_line, LINE_PX // 2 + 1), LINE_PX)
     is_line &= ~thick_area
-    line = _stretched(is_line, 1)[:, third] & sheared
+    line = _dilate_rows(is_line, 1)[:, third] & sheared
     if not line.any():
         return False
     levels = ink[at, columns]
@@ -345,7 +345,7 @@ def _remove_lines(mask: Mask, ink: Ink, slope: float) -> bool:
     return True
 
 
-def _stretched(mask: Mask, count: int) -> Mask:
+def _dilate_rows(mask: Mask, count: int) -> Mask:
     """Return the mask, enlarged by a number of rows upwards and downwards."""
     result = mask.copy()
     for step in range(1, count + 1):
@@ -370,9 +370,9 @@ def _choose(
     score = parts.height * np.sqrt(parts.mass) * np.exp(-2 * away**2)
     score = np.where(parts.border > 0, score * 0.3, score)  # it may be cut off
     frames, framed = _frames(parts)
-    score = np.where(framed, score * FRAMED_SCORE, score)
+    score = np.where(framed, score * FRAMED_FACTOR, score)
     clutter = _is_clutter(parts, shape) | frames
-    score = np.where(clutter, score * CLUTTER_SCORE, score)
+    score = np.where(clutter, score * CLUTTER_FACTOR, score)
     main = int(score.argmax())
     group = [main]
     box = [parts.left[main], parts.top[main], parts.right[main], parts.bottom[main]]
@@ -435,7 +435,7 @@ def _has_blob(parts: Components, group: NDArray[np.intp]) -> bool:
     box = _box(parts, group)
     member = np.isin(parts.labels[box], group)
     thick = round(0.18 * (box[0].stop - box[0].start))
-    return not _stretched(_stretched(~np.pad(member, 1), thick).T, thick).all()
+    return not _dilate_rows(_dilate_rows(~np.pad(member, 1), thick).T, thick).all()
 
 
 def _extract(
@@ -457,10 +457,10 @@ def _extract(
     color /= max(float(np.linalg.norm(color)), 1e-6)
     ink = np.maximum(contrast @ color, 0)
     is_other = all_ink[box] & ~member
-    near = _around(member)
+    near = _dilate(member)
     ink[~near | is_other] = 0
     full = max(float(np.quantile(ink[member], 0.7)), 1e-6)
-    paper = _around(near) & ~near & ~is_other
+    paper = _dilate(near) & ~near & ~is_other
     separation = _separation(pixels[member] @ color, pixels[paper] @ color)
     return separation, np.minimum(ink * (255 / full), 255)
 
@@ -473,9 +473,9 @@ def _box(parts: Components, group: NDArray[np.intp], margin: int = 0) -> tuple[s
     )
 
 
-def _around(mask: Mask) -> Mask:
+def _dilate(mask: Mask) -> Mask:
     """Return the mask, enlarged by two pixels on each side."""
-    return _stretched(_stretched(mask, 2).T, 2).T
+    return _dilate_rows(_dilate_rows(mask, 2).T, 2).T
 
 
 def _separation(one: Ink, other: Ink) -> float:

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from webapp.auth import SECRET_KEY_FILE
 from webapp.database import BATCH, Database
 from webapp.engines import Target, cause_of, describe, is_misconfigured
 from webapp.errors import QueryRejected, StartupError, StorageUnavailable
@@ -51,7 +52,7 @@ def check_and_migrate(settings: Settings) -> None:
 
 def create_secret_key(settings: Settings) -> None:
     """Create the key that signs cookies, unless it is set or exists. Raises StartupError."""
-    path = settings.data_dir / "secret_key"
+    path = settings.data_dir / SECRET_KEY_FILE
     if settings.secret_key or (path.is_file() and path.stat().st_size):
         return
     try:
@@ -78,7 +79,7 @@ def migrate_database(settings: Settings) -> bool:
     except (StorageUnavailable, QueryRejected) as error:
         was_seen = seen.is_file() and fingerprint in seen.read_text()
         if not was_seen or is_misconfigured(error):
-            raise unusable(settings.database, error) from error
+            raise database_error(settings.database, error) from error
         log.error("the database is unavailable, predictions go to the outbox: %s", cause_of(error))
         return False
     with suppress(OSError):  # a full disk must not stop the service
@@ -87,7 +88,7 @@ def migrate_database(settings: Settings) -> bool:
     return True
 
 
-def unusable(database: Target, error: Exception) -> StartupError:
+def database_error(database: Target, error: Exception) -> StartupError:
     """Return the error for an operator whose database does not answer as it should."""
     cause, remedy = cause_of(error), "Start it, or correct"
     if is_misconfigured(error):

@@ -52,24 +52,24 @@ def _by_day(daily: Iterable[DailyCount]) -> list[dict[str, Any]]:
     """Return counts by day; those of labels are as old as those of predictions."""
     days = []
     for day, counts in groupby(sorted(daily, key=DAY), DAY):
-        total, labelled, right = 0, 0, 0
+        total, labelled, correct = 0, 0, 0
         for each in counts:
             total += each.predictions
             labelled += each.predictions * (each.true_digit is not None)
-            right += each.predictions * (each.true_digit == each.predicted_digit)
-        days.append({"day": day, "predictions": total, "labelled": labelled, "right": right})
+            correct += each.predictions * (each.true_digit == each.predicted_digit)
+        days.append({"day": day, "predictions": total, "labelled": labelled, "right": correct})
     return days
 
 
 def _accuracy(labelled: Iterable[LabelCount]) -> dict[str, Any]:
     labelled = list(labelled)
     total = _total(labelled)
-    right = _total(count for count in labelled if count.true_digit == count.predicted_digit)
+    correct = _total(count for count in labelled if count.true_digit == count.predicted_digit)
     return {
         "labelled": total,
-        "right": right,
-        "accuracy": right / total if total else None,
-        "accuracy_interval": wilson(right, total) if total else None,
+        "right": correct,
+        "accuracy": correct / total if total else None,
+        "accuracy_interval": wilson(correct, total) if total else None,
     }
 
 
@@ -77,9 +77,9 @@ def _total(counts: Iterable[DailyCount | LabelCount]) -> int:
     return sum(count.predictions for count in counts)
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
+def wilson(correct: int, total: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a proportion (Wilson 1927)."""
-    share, weight = right / total, Z**2 / total
+    share, weight = correct / total, Z**2 / total
     middle = (share + weight / 2) / (1 + weight)
     spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / total / 4)
     return max(0.0, middle - spread), min(1.0, middle + spread)

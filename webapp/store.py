@@ -54,7 +54,7 @@ class Counts(NamedTuple):
 class Status(NamedTuple):
     """What /readyz says about the store."""
 
-    database: str  # "answers", or why it does not
+    database: str  # "answers" or "unavailable"
     outbox: str
     can_store: bool
     waiting: int | None
@@ -64,8 +64,9 @@ class Status(NamedTuple):
 class PredictionStore:
     """Predictions, labels and deletions. Create it after the process has forked.
 
-    Every method raises StorageUnavailable if neither database nor outbox can do what it promises,
-    and QueryRejected if the database takes too long.
+    `insert`, `get`, `label` and `page` need the database or the outbox; `review_queue`, `iterate`,
+    `delete` and `counts` need the database. Without it they raise StorageUnavailable, and
+    QueryRejected if it takes too long.
     """
 
     def __init__(self, database: Database, outbox: Database) -> None:
@@ -84,8 +85,8 @@ class PredictionStore:
         if key and (earlier := self._ask_outbox(self.outbox.find_key, key)):
             return earlier
         with suppress(*FAILURES), self._database() as database:
-            return _insert(database, prediction)
-        return _insert(self.outbox, prediction)
+            return _insert_or_find(database, prediction)
+        return _insert_or_find(self.outbox, prediction)
 
     def get(self, id_: str) -> Prediction:
         """Return a prediction with its newest label. Raises NotFound."""
@@ -290,7 +291,7 @@ class PredictionStore:
         return None
 
 
-def _insert(database: Database, prediction: Prediction) -> Prediction:
+def _insert_or_find(database: Database, prediction: Prediction) -> Prediction:
     """Insert a prediction; return it, or the one that an earlier attempt of the client stored."""
     if database.insert(prediction):
         return prediction

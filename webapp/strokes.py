@@ -1,4 +1,4 @@
-"""Pen strokes: from JSON to a picture, for drawings of the page and for training.
+"""Pen strokes: from JSON to a picture, for drawings made on the page and for training.
 
 A stroke is a path of points with a width. It is drawn with round caps and joins.
 """

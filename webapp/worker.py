@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, with timeouts for slow clients; a stop loses no request."""
+"""gunicorn's threaded worker, with timeouts for slow clients; a stop loses no connection."""
 
 import ctypes
 import select

@@ -12,7 +12,7 @@ const PREVIEW_INTERVAL_MS = 60;
 const STROKES_KEY = "strokes"; // In sessionStorage, which the browser deletes with the tab.
 const DOUBTS = {
   several_digits: "There seems to be more than one digit. Draw or crop one at a time.",
-  unclear_picture: "The digit does not stand out. Crop the image, or take a photo from closer up in even light.",
+  unclear_picture: "No clear digit was found: it may be cut off, or too thick for a pen. Crop the image, or take another photo.",
 };
 
 const element = (id) => document.getElementById(id);
