@@ -289,7 +289,7 @@ def test_visitor_deletes_only_its_own_prediction(app: Flask) -> None:
     assert_problem(visitor.delete(f"{PREDICTIONS}/{other}"), 403, "Only the browser that made")
     program = app.test_client(use_cookies=False)
     assert_problem(program.delete(f"{PREDICTIONS}/{other}"), 403, "Cookies are needed to delete")
-    assert_problem(program.delete(f"{PREDICTIONS}/{ABSENT}"), 404)
+    assert_problem(program.delete(f"{PREDICTIONS}/{ABSENT}"), 403)
     wrong = {"Authorization": "Bearer guess"}
     assert_problem(program.delete(f"{PREDICTIONS}/{other}", headers=wrong), 401)
     answer = visitor.delete(f"{PREDICTIONS}/{own}")
