@@ -44,9 +44,11 @@ RECORD_FRAMES = """() => {
 def main() -> None:
     """Start a server and a browser, and print the measurements."""
     argparse.ArgumentParser(prog="python -m bench.page", description=__doc__).parse_args()
-    with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
-        server = Server(Path(data))
-        server.wait_until_ready()
+    with (
+        tempfile.TemporaryDirectory() as data,
+        Server(Path(data)) as server,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page()
         page.goto(server.url)
@@ -71,7 +73,6 @@ def main() -> None:
         page.mouse.up()
         print_times("between frames while drawing", page.evaluate("window.frameTimesMs"))
         browser.close()
-        server.stop()
 
 
 def print_times(name: str, times_ms: list[float]) -> None:

@@ -8,9 +8,9 @@ from typing import Self
 
 from tests.pictures import encoded, seven
 
-SEVEN = encoded(seven())
+SEVEN_PNG = encoded(seven())
 # For the test client of the application: a prediction that is not stored.
-PREVIEW = {"path": "/api/predictions?store=no", "data": SEVEN, "content_type": "image/png"}
+PREVIEW = {"path": "/api/predictions?store=no", "data": SEVEN_PNG, "content_type": "image/png"}
 CUT_OFF, REFUSED = 0, -1  # in place of a status: after the connection was accepted, and before
 
 
@@ -26,7 +26,7 @@ class Clients:
         count: int = 4,
         store: str = "yes",
         host: str = "127.0.0.1",
-        body: bytes = SEVEN,
+        body: bytes = SEVEN_PNG,
         pause_s: float = 0,
     ):
         self.statuses: list[int] = []

@@ -33,7 +33,7 @@ from webapp.startup import check_and_migrate
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("MNIST_DIR") or "data")
 DRAWINGS = Path(os.environ.get("DRAWINGS_DIR") or "data")
-LIMIT_S = 60  # for whatever a test waits for
+TIMEOUT_S = 60  # maximum time that a test waits
 
 
 @pytest.fixture(scope="session")
@@ -126,8 +126,8 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Return once the condition is true; fail after LIMIT_S."""
-    deadline = time.monotonic() + LIMIT_S
+    """Return once the condition is true; fail after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)
@@ -167,7 +167,7 @@ class Server:
 
     def wait_until_ready(self) -> None:
         """Return once the service answers, or fail with what it printed."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"{self.url}/readyz", timeout=1).close()
@@ -179,13 +179,13 @@ class Server:
 
     def get(self, path: str) -> str:
         """Return the body of an answer. Raises HTTPError."""
-        with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+        with urllib.request.urlopen(self.url + path, timeout=TIMEOUT_S) as response:
             return str(response.read(), "utf-8")
 
     def status(self, path: str) -> int:
         """Return the status of an answer."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+            with urllib.request.urlopen(self.url + path, timeout=TIMEOUT_S) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -194,7 +194,7 @@ class Server:
         """Post a 7 on a new connection; return the prediction. Raises HTTPError."""
         request = urllib.request.Request(f"{self.url}/api/predictions", encoded(seven()))
         request.add_header("Content-Type", "image/png")
-        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
 
     def stop(self) -> str:
@@ -205,7 +205,7 @@ class Server:
     def printed(self) -> str:
         """Return what the service printed, once it has ended by itself."""
         try:
-            self.process.wait(LIMIT_S)
+            self.process.wait(TIMEOUT_S)
         finally:
             self.process.kill()
         if not self._output.closed:

@@ -61,11 +61,11 @@ class Faulty(Protocol):
 class FaultySqlite:
     """A SQLite file.
 
-    away: its folder is missing. locked: another process does not finish a transaction.
+    down: its folder is missing. locked: another process does not finish a transaction.
     full: no page can be added.
     """
 
-    faults: tuple[str, ...] = ("away", "locked", "full")
+    faults: tuple[str, ...] = ("down", "locked", "full")
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir()
@@ -81,7 +81,7 @@ class FaultySqlite:
     def fail(self, fault: str, reconnect: Reconnect) -> None:
         """Begin to fail."""
         self.fault = fault
-        if fault == "away":
+        if fault == "down":
             self._path.parent.rename(self._aside)
         elif fault == "locked":
             self._connection.execute("BEGIN IMMEDIATE")
@@ -89,7 +89,7 @@ class FaultySqlite:
 
     def heal(self, reconnect: Reconnect) -> None:
         """Stop failing."""
-        if self.fault == "away":
+        if self.fault == "down":
             self._aside.rename(self._path.parent)
         elif self.fault == "locked":
             self._connection.execute("COMMIT")
@@ -116,12 +116,12 @@ class FaultySqlite:
 class FaultyPostgres:
     """A database in Postgres.
 
-    away: it accepts no connections. hanging: its processes are stopped; they go on with what they
+    down: it accepts no connections. hanging: its processes are stopped; they go on with what they
     received when it is healed. busy: another process has locked the tables. read-only: like a
     standby.
     """
 
-    faults: tuple[str, ...] = ("away", "hanging", "busy", "read-only")
+    faults: tuple[str, ...] = ("down", "hanging", "busy", "read-only")
 
     def __init__(self, url: str, maintenance_url: str) -> None:
         self.fault: str | None = None
@@ -150,7 +150,7 @@ class FaultyPostgres:
     def fail(self, fault: str, reconnect: Reconnect) -> None:
         """Begin to fail."""
         self.fault = fault
-        if fault == "away":
+        if fault == "down":
             self._alter("ALLOW_CONNECTIONS false")
             self.end_connections()
         elif fault == "hanging":
@@ -169,7 +169,7 @@ class FaultyPostgres:
     def heal(self, reconnect: Reconnect) -> None:
         """Stop failing."""
         fault, self.fault = self.fault, None
-        if fault == "away":
+        if fault == "down":
             self._alter("ALLOW_CONNECTIONS true")
         elif fault == "hanging":
             self._patch.undo()
@@ -227,9 +227,9 @@ class FaultyPostgres:
 
 
 @cache  # opening takes long; a disposed one connects again
-def _create(process: int, target: Target, is_impatient: bool, is_full: bool) -> Database:
+def _create(process: int, target: Target, has_short_timeout: bool, is_full: bool) -> Database:
     with pytest.MonkeyPatch.context() as patch:
-        if is_impatient:
+        if has_short_timeout:
             patch.setattr("webapp.database.STATEMENT_TIMEOUT_S", SHORT_S)
             patch.setattr("webapp.database.AGGREGATE_TIMEOUT_S", SHORT_S)
         return Database(target, max_pages=1 if is_full else None)
@@ -238,10 +238,10 @@ def _create(process: int, target: Target, is_impatient: bool, is_full: bool) -> 
 _opened: dict[tuple[int, Target], Database] = {}
 
 
-def _open(process: int, target: Target, is_impatient: bool, is_full: bool = False) -> Database:
+def _open(process: int, target: Target, has_short_timeout: bool, is_full: bool = False) -> Database:
     if (process, target) in _opened:
         _opened[process, target].dispose()
-    database = _opened[process, target] = _create(process, target, is_impatient, is_full)
+    database = _opened[process, target] = _create(process, target, has_short_timeout, is_full)
     return database
 
 

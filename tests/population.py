@@ -38,16 +38,16 @@ class Scenario:
     is_reviewed: bool = False
 
 
-def wrong(share: float) -> Labeller:
-    """Return a labeller who is wrong at random."""
-    return lambda digit, rng: (digit + (rng.random() < share) * int(rng.integers(1, 10))) % 10
+def noisy_labeller(error_rate: float) -> Labeller:
+    """Return a labeller who makes random errors."""
+    return lambda digit, rng: (digit + (rng.random() < error_rate) * int(rng.integers(1, 10))) % 10
 
 
 SCENARIOS = {
-    "reviewed": Scenario(wrong(0), is_reviewed=True),
-    "unreviewed, all correct": Scenario(wrong(0)),
-    "unreviewed, 10 % wrong": Scenario(wrong(0.1)),
-    "unreviewed, 30 % wrong": Scenario(wrong(0.3)),
+    "reviewed": Scenario(noisy_labeller(0), is_reviewed=True),
+    "unreviewed, all correct": Scenario(noisy_labeller(0)),
+    "unreviewed, 10 % wrong": Scenario(noisy_labeller(0.1)),
+    "unreviewed, 30 % wrong": Scenario(noisy_labeller(0.3)),
     "unreviewed, 7 called 1": Scenario(lambda digit, rng: 1 if digit == 7 else digit),
 }
 

@@ -29,9 +29,11 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
     drawings = by_writers(read_drawings(DRAWINGS), TEST_WRITERS)[:240:12]
-    with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
-        server = Server(Path(data), WEB_CONCURRENCY="2")
-        server.wait_until_ready()
+    with (
+        tempfile.TemporaryDirectory() as data,
+        Server(Path(data), WEB_CONCURRENCY="2") as server,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for device, settings in DEVICES.items():
             page = browser.new_context(device_scale_factor=2, **settings).new_page()
@@ -46,7 +48,6 @@ def main() -> None:
                 expect(page.locator("#message")).to_contain_text("Label saved")
             page.screenshot(path=folder / f"{device}.png")
         browser.close()
-        server.stop()
 
 
 def draw(page: Page, drawing: Drawing) -> None:

@@ -16,12 +16,12 @@ from itsdangerous import Signer
 from werkzeug.http import parse_cookie
 from werkzeug.test import TestResponse
 
-from tests.conftest import LIMIT_S, Server
+from tests.conftest import TIMEOUT_S, Server
 from tests.test_api import (
     ABSENT,
     OPERATOR,
     PREDICTIONS,
-    SEVEN,
+    SEVEN_PNG,
     assert_problem,
     csv_rows,
     post,
@@ -223,7 +223,7 @@ def is_accepted(client: FlaskClient, token: bytes) -> bool:
 def test_server_accepts_a_token_with_accents(tmp_path: Path) -> None:
     with Server(tmp_path, WEB_CONCURRENCY="1", OPERATOR_TOKEN="voilà") as server:
         for encoding in ("utf-8", "latin-1"):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
             headers = {"Authorization": b"Bearer " + "voilà".encode(encoding)}
             connection.request("GET", f"{PREDICTIONS}.csv", headers=headers)
             assert connection.getresponse().status == 200
@@ -350,10 +350,10 @@ HERE = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
 )
 def test_other_site_changes_nothing(client: FlaskClient, headers: dict[str, str]) -> None:
     url = f"{PREDICTIONS}/{stored_id(client)}"
-    form = {"image": (io.BytesIO(SEVEN), "7.png")}
+    form = {"image": (io.BytesIO(SEVEN_PNG), "7.png")}
     answers = [
         client.post(PREDICTIONS, data=form, headers=headers),
-        client.post(f"{PREDICTIONS}?store=no", data=SEVEN, headers=headers),
+        client.post(f"{PREDICTIONS}?store=no", data=SEVEN_PNG, headers=headers),
         client.patch(url, json=LABEL, headers=headers),
         client.delete(url, headers=headers | OPERATOR),
     ]

@@ -24,19 +24,19 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from tests.clients import SEVEN_PNG
 from tests.conftest import ROOT
-from tests.pictures import SEVEN as SEVEN_POINTS
-from tests.pictures import encoded, seven
+from tests.pictures import SEVEN_POINTS, encoded, seven
 from webapp import __version__
 from webapp.app import create_app
 from webapp.engines import Target
 from webapp.settings import Settings
 from webapp.startup import check_and_migrate
 
-SEVEN = encoded(seven())
 FORM = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n7\r\n--x--\r\n'
 FORM_TYPE = "multipart/form-data; boundary=x"
-DATA_URL = "data:image/png;base64," + base64.b64encode(SEVEN).decode()
+WITHOUT_PADDING = base64.b64encode(SEVEN_PNG + b"\0").decode().rstrip("=")
+DATA_URL = "data:image/png;base64," + base64.b64encode(SEVEN_PNG).decode()
 OPERATOR = {"Authorization": "Bearer of-the=operator"}
 PREDICTIONS = "/api/predictions"
 START = datetime(2026, 1, 31, 23, 58, tzinfo=UTC)
@@ -68,7 +68,7 @@ KEYS = [
 ]
 
 
-def post(client: FlaskClient, body: bytes = SEVEN, **options: Any) -> TestResponse:
+def post(client: FlaskClient, body: bytes = SEVEN_PNG, **options: Any) -> TestResponse:
     """Post a picture."""
     return client.post(PREDICTIONS, data=body, **({"content_type": "image/png"} | options))
 
@@ -166,16 +166,16 @@ def test_prediction_is_read_and_stored(client: FlaskClient) -> None:
     [
         {"data": encoded(seven(), "JPEG"), "content_type": "image/jpeg"},
         {"data": encoded(seven(), "WEBP"), "content_type": "image/webp"},
-        {"data": {"image": (io.BytesIO(SEVEN), "seven.png")}},
+        {"data": {"image": (io.BytesIO(SEVEN_PNG), "seven.png")}},
         {"json": {"image": DATA_URL}},
-        {"data": SEVEN, "content_type": "IMAGE/PNG; charset=binary"},
+        {"data": SEVEN_PNG, "content_type": "IMAGE/PNG; charset=binary"},
         {"json": {"image": DATA_URL}, "content_type": "application/json; charset=utf-8"},
         {"data": encoded(seven(), "JPEG"), "content_type": "image/jpg"},
         {"data": encoded(seven(), "JPEG"), "content_type": "image/pjpeg"},
-        {"data": SEVEN, "content_type": "image/x-png"},
-        {"data": SEVEN, "content_type": "image/apng"},
+        {"data": SEVEN_PNG, "content_type": "image/x-png"},
+        {"data": SEVEN_PNG, "content_type": "image/apng"},
         {"json": {"image": "\r\n".join(re.findall(".{1,76}", DATA_URL))}},
-        {"json": {"image": "data:;base64," + base64.b64encode(SEVEN + b"\0").decode().rstrip("=")}},
+        {"json": {"image": f"data:;base64,{WITHOUT_PADDING}"}},
         {"json": {"image": " DATA:; Base64," + quote(DATA_URL.partition(",")[2], safe="")}},
     ],
     ids=[
@@ -251,7 +251,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
     ("status", "body", "media_type", "detail"),
     [
         (400, b"seven", "image/png", "PNG"),
-        (400, SEVEN[:-100], "image/png", "PNG"),
+        (400, SEVEN_PNG[:-100], "image/png", "PNG"),
         (400, b"{", "application/json", "as JSON"),
         (400, b"[" * 20_000, "application/json", "as JSON"),
         (400, b"[]", "application/json", "object"),
@@ -275,8 +275,8 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (413, bytes(4 * 1024**2 + 1), "application/json", "over 4 MB"),
         (413, bytes(4 * 1024**2 + 1), FORM_TYPE, "over 4 MB"),
         (415, b"seven", "text/plain", "image/png"),
-        (415, SEVEN, "image/gif", "image/png"),
-        (415, SEVEN, "", "image/png"),
+        (415, SEVEN_PNG, "image/gif", "image/png"),
+        (415, SEVEN_PNG, "", "image/png"),
         (415, b"%PDF-1.7", "application/pdf", "PDF files are not supported. Save"),
         (415, b"%PDF-1.7", "image/png", "PDF files are not supported. Save"),
         (422, encoded(Image.new("L", (280, 280))), "image/png", "blank"),
@@ -291,7 +291,7 @@ def test_bad_picture_gets_a_clear_problem(
 
 
 def test_picture_that_ends_early_is_not_taken_as_whole(client: FlaskClient) -> None:
-    cut_off = {"CONTENT_LENGTH": str(len(SEVEN) + 1), "wsgi.input_terminated": True}
+    cut_off = {"CONTENT_LENGTH": str(len(SEVEN_PNG) + 1), "wsgi.input_terminated": True}
     assert_problem(post(client, environ_overrides=cut_off), 400, "ends early")
 
 

@@ -30,8 +30,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.conftest import LIMIT_S, ROOT, Server
-from tests.pictures import SEVEN, encoded, seven
+from tests.conftest import ROOT, TIMEOUT_S, Server
+from tests.pictures import SEVEN_POINTS, encoded, seven
 from webapp.model import Model
 from webapp.preprocess import prepare
 
@@ -44,7 +44,7 @@ FLAGS = [
     "--no-first-run",
 ]
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
-expect.set_options(timeout=1_000 * LIMIT_S)
+expect.set_options(timeout=1_000 * TIMEOUT_S)
 TOKEN = "operator-token"
 
 # URL patterns of the page's requests.
@@ -58,7 +58,7 @@ MODEL = "**/api/model"
 CIRCLE = [(0.5 + 0.2 * math.cos(a), 0.5 + 0.3 * math.sin(a)) for a in np.linspace(0, 6.2, 25)]
 ARCH = [(0.2 + 0.6 * t, 0.8 - 2 * t * (1 - t)) for t in np.linspace(0, 1, 9)]
 DRAWINGS = [
-    SEVEN,
+    SEVEN_POINTS,
     CIRCLE,
     ARCH,
     [(0.5, 0.1), (0.52, 0.9)],
@@ -186,7 +186,7 @@ def box_of(page: Page, selector: str = "#pad") -> FloatRect:
 def draw_seven(page: Page) -> None:
     """Draw a 7 with the mouse."""
     box = box_of(page)
-    points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in SEVEN]
+    points = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in SEVEN_POINTS]
     page.mouse.move(*points[0])
     page.mouse.down()
     for point in points[1:]:
@@ -250,7 +250,7 @@ def hold(page: Page, url: str) -> list[Route]:
 
 def take(page: Page, held: list[Route]) -> Route:
     """Wait for the next request that is held back."""
-    for _ in range(100 * LIMIT_S):
+    for _ in range(100 * TIMEOUT_S):
         if held:
             return held.pop(0)
         page.wait_for_timeout(10)
@@ -1679,7 +1679,7 @@ def wait_for_reviews(page: Page, *expected: tuple[int | None, str | None]) -> No
     """Wait until the predictions, newest first, have these labels and reviews."""
     url = page.url.replace("/digits", "").replace("/review", "/api/predictions")
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    for _ in range(100 * LIMIT_S):
+    for _ in range(100 * TIMEOUT_S):
         rows = page.request.get(url, headers=headers).json()["predictions"]
         found = tuple((row["true_digit"], row["review"]) for row in rows)
         if found == expected:

@@ -23,7 +23,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.clients import PREVIEW
-from tests.conftest import LIMIT_S, Server, free_port, new_database, wait_until
+from tests.conftest import TIMEOUT_S, Server, free_port, new_database, wait_until
 from tests.proxy import Proxy, fatal
 from tests.test_database import made
 from webapp import logs
@@ -411,7 +411,7 @@ def test_log_lines_are_dropped_while_nobody_reads_them(monkeypatch: pytest.Monke
         handler.setStream(stream)
         thread = threading.Thread(target=log_lines, args=(handler, 99 * "x", 2_000), daemon=True)
         thread.start()
-        thread.join(LIMIT_S)
+        thread.join(TIMEOUT_S)
         assert not thread.is_alive()
         assert set(collector.read(200_000)) == set(b"x\n")
         log_lines(handler, "read again", 1)

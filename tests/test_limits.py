@@ -14,8 +14,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.clients import PREVIEW, SEVEN, Clients
-from tests.conftest import LIMIT_S, Server, wait_until
+from tests.clients import PREVIEW, SEVEN_PNG, Clients
+from tests.conftest import TIMEOUT_S, Server, wait_until
 from tests.pictures import encoded, seven
 from tests.test_api import assert_problem, stored_id
 from webapp import limits
@@ -26,7 +26,7 @@ from webapp.limits import MAX_BODY_BYTES, MAX_CONCURRENT, Queue, large_images, s
 def test_requests_beyond_the_limit_are_rejected_at_once(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(limits, "QUEUE_TIMEOUT_S", TIMEOUT_S)
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(app.test_client().post(**PREVIEW)))
@@ -87,7 +87,7 @@ def test_request_that_waits_too_long_leaves_the_queue(monkeypatch: pytest.Monkey
 PATH = "/api/predictions?store=no"
 LARGE = {
     "pixels": encoded(seven(600)),
-    "bytes": SEVEN + bytes(100_000),
+    "bytes": SEVEN_PNG + bytes(100_000),
     "a form of many bytes": b"--x\r\n" + bytes(100_000),
     "another format": encoded(seven(), "JPEG"),
 }
@@ -114,7 +114,7 @@ def test_form_of_many_parts_is_rejected_with_its_reason(client: FlaskClient) -> 
 
 def test_form_with_long_headers_is_rejected_without_parsing_it(client: FlaskClient) -> None:
     head = b"--x\r\nContent-Disposition: form-data; name=image; filename*=utf-8''"
-    body = head + 10_000 * b"%" + b"\r\n\r\n" + SEVEN + b"\r\n--x--\r\n"
+    body = head + 10_000 * b"%" + b"\r\n\r\n" + SEVEN_PNG + b"\r\n--x--\r\n"
     form = {"data": body, "content_type": "multipart/form-data; boundary=x"}
     assert_problem(client.post(PATH, **form), 400, "headers")
 
@@ -123,9 +123,9 @@ def test_form_may_have_four_megabytes(shared_server: Server) -> None:
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="7"\r\n\r\n'
     end = b"\r\n--x--\r\n"
     for excess, status in ((0, 200), (1, 413)):
-        padding = bytes(MAX_BODY_BYTES - len(head + SEVEN + end) + excess)
+        padding = bytes(MAX_BODY_BYTES - len(head + SEVEN_PNG + end) + excess)
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        body = head + SEVEN + padding + end
+        body = head + SEVEN_PNG + padding + end
         assert answer(shared_server, PATH, body, headers).status == status
 
 
@@ -144,7 +144,7 @@ def answer(
     server: Server, path: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
 ) -> http.client.HTTPResponse:
     """Return the response to a POST on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     with closing(connection):
         connection.request("POST", path, body, {"Content-Type": "image/png", **headers})
         return connection.getresponse()
@@ -157,11 +157,11 @@ def test_unfinished_bodies_are_limited_in_memory(tmp_path: Path) -> None:
         (worker,) = psutil.Process(server.process.pid).children()
         before = worker.memory_info().rss
         for _ in range(60):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S)
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S)
             stack.enter_context(connection).sendall(unfinished)
         refused = answer(server, PATH, bytes(3_000_000))
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-        assert answer(server, PATH, SEVEN).status == 200
+        assert answer(server, PATH, SEVEN_PNG).status == 200
         grown = worker.memory_info().rss - before
         stack.close()
         wait_until(lambda: answer(server, PATH, bytes(3_000_000)).status == 400)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from flask.testing import FlaskClient
 
-from tests.clients import SEVEN
+from tests.clients import SEVEN_PNG
 from tests.conftest import ROOT, Server, wait_until
 from tests.graphs import another_version, publish
 
@@ -65,7 +65,7 @@ def test_paths_that_do_not_exist_are_counted_together(client: FlaskClient) -> No
 
 
 def test_labels_are_counted_by_version_and_correctness(client: FlaskClient) -> None:
-    row = client.post("/api/predictions", data=SEVEN, content_type="image/png").json
+    row = client.post("/api/predictions", data=SEVEN_PNG, content_type="image/png").json
 
     def labels(is_right: bool) -> float:
         sample = f'digits_labels_total{{right="{is_right}",version="{row["model_version"]}"}}'
@@ -80,7 +80,7 @@ def test_labels_are_counted_by_version_and_correctness(client: FlaskClient) -> N
 
 @pytest.mark.parametrize("file", ["docs/grafana.json", "deploy/prometheus/alerts.yaml"])
 def test_dashboard_and_alerts_use_existing_metrics(client: FlaskClient, file: str) -> None:
-    row = client.post("/api/predictions", data=SEVEN, content_type="image/png").json
+    row = client.post("/api/predictions", data=SEVEN_PNG, content_type="image/png").json
     client.patch(f"/api/predictions/{row['id']}", json={"true_digit": 7})
     existing = re.findall(r"^(\w+)\{?", client.get("/metrics").text, re.MULTILINE)
     used = set(re.findall(r"(?<!:)\bdigits_\w+(?!\w|:)", (ROOT / file).read_text()))

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from pymemcache import Client
 
 from tests.clients import PREVIEW
-from tests.conftest import LIMIT_S, Server, free_port, wait_until
+from tests.conftest import TIMEOUT_S, Server, free_port, wait_until
 from tests.test_api import ABSENT, OPERATOR, PREDICTIONS, assert_problem, post
 from webapp.app import create_app
 from webapp.errors import TooManyRequests
@@ -43,7 +43,7 @@ class Memcached:
 
     def stat(self, name: bytes) -> Any:
         """Return one of memcached's statistics."""
-        with closing(Client(("127.0.0.1", self.port), timeout=LIMIT_S)) as client:
+        with closing(Client(("127.0.0.1", self.port), timeout=TIMEOUT_S)) as client:
             return client.stats()[name]
 
     def stop(self) -> None:
@@ -165,7 +165,7 @@ def test_ipv6_clients_are_networks(address: str, other: str, same: bool) -> None
 def test_workers_share_the_limit(tmp_path: Path, memcached: Memcached) -> None:
     with shared_limit(tmp_path, memcached) as server:
         answers = statuses(server, 40)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
         connection.request("GET", "/api/model")
         refused = connection.getresponse()
         connection.close()
@@ -263,7 +263,7 @@ def test_no_address_is_logged(tmp_path: Path) -> None:
     with Server(
         tmp_path, None, **options, RATE_LIMIT="1 per day", RATE_LIMIT_STORE=store
     ) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
         for _ in range(3):
             headers = {"X-Forwarded-For": "192.0.2.77"} | OPERATOR
             connection.request("GET", "/api/model", headers=headers)

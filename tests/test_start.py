@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 from onnx import helper
 
-from tests.clients import SEVEN
+from tests.clients import SEVEN_PNG
 from tests.conftest import ROOT, Server, environment, new_database, wait_until
 from tests.graphs import GRAPH, misreading, published, with_card
 from webapp.errors import StartupError
@@ -49,7 +49,7 @@ def start(data_dir: Path, **settings: str) -> tuple[int, str]:
 
 def test_serving_never_imports_torch(tmp_path: Path) -> None:
     picture = tmp_path / "seven.png"
-    picture.write_bytes(SEVEN)
+    picture.write_bytes(SEVEN_PNG)
     loaded = subprocess.run(
         [sys.executable, "-c", SERVE_ONCE, str(picture)],
         cwd=tmp_path,
@@ -230,8 +230,8 @@ def post_raw(server: Server, body: bytes, **options: bool) -> tuple[int, dict[st
 
 
 def test_too_large_and_malformed_bodies_are_answered(shared_server: Server) -> None:
-    long = SEVEN + bytes(5_000_000)
+    long = SEVEN_PNG + bytes(5_000_000)
     assert post_raw(shared_server, long)[0] == 413
     assert post_raw(shared_server, long, encode_chunked=True)[0] == 413
-    assert post_raw(shared_server, SEVEN, encode_chunked=True)[0] == 201
+    assert post_raw(shared_server, SEVEN_PNG, encode_chunked=True)[0] == 201
     assert post_raw(shared_server, b"zz\r\n", encode_chunked=False)[0] == 400

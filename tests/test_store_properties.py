@@ -510,7 +510,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def lists_are_right(self) -> None:
         """Compare the list of one store, another one each time."""
-        if self.database.fault in (None, "away"):
+        if self.database.fault in (None, "down"):
             self.checked = (self.checked + 1) % len(STORES)
             self.read_list(self.checked, 100, Filters())
 

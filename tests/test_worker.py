@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.clients import CUT_OFF, REFUSED, SEVEN, Clients
-from tests.conftest import LIMIT_S, ROOT, Server, environment, free_port, wait_until
+from tests.clients import CUT_OFF, REFUSED, SEVEN_PNG, Clients
+from tests.conftest import ROOT, TIMEOUT_S, Server, environment, free_port, wait_until
 from tests.test_database import made
 from webapp.database import Database
 from webapp.worker import LINGER_S, REQUEST_TIMEOUT_S, SEND_TIMEOUT_S
@@ -22,7 +22,7 @@ GUNICORN_CONFIG = ROOT / "webapp" / "gunicorn.conf.py"
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GET_DOCUMENT = b"GET /api/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"POST /api/predictions?store=no HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(SEVEN) + SEVEN
+POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(SEVEN_PNG) + SEVEN_PNG
 LONG = HEAD + b"Content-Length: 1000000\r\n\r\n"
 EXPORT = (
     b"GET /api/predictions.csv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -33,7 +33,7 @@ UNFINISHED = (b"", HEAD, LONG, POST[:-1], HEAD + b"Transfer-Encoding: chunked\r\
 
 def connect(server: Server, data: bytes = b"") -> socket.socket:
     """Return a new connection on which data was sent."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S)
     connection.sendall(data)
     return connection
 
@@ -72,7 +72,7 @@ def test_response_is_sent_to_its_end_to_a_slow_reader(tmp_path: Path) -> None:
         Database(tmp_path / "predictions.db").merge(rows)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(LIMIT_S)
+            connection.settimeout(TIMEOUT_S)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(EXPORT)
             time.sleep(REQUEST_TIMEOUT_S + 2)
@@ -132,7 +132,7 @@ def test_socket_of_systemd_stays_open_when_the_server_stops(tmp_path: Path) -> N
         command, inherited = ["sh", "-c", start], listener.fileno()
         with (
             subprocess.Popen(command, env=environment(tmp_path), stdin=inherited) as new,
-            socket.create_connection(listener.getsockname(), timeout=LIMIT_S) as connection,
+            socket.create_connection(listener.getsockname(), timeout=TIMEOUT_S) as connection,
         ):
             connection.sendall(GET)
             assert connection.recv(12) == b"HTTP/1.1 200"
@@ -151,17 +151,17 @@ def test_server_that_was_upgraded_in_place_goes_on_when_the_old_one_stops(tmp_pa
         wait_until(lambda: any(len(child.children()) == 2 for child in old.children()))
         new = next(child for child in old.children() if child.children())
         process.terminate()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         assert is_kept_alive(connection)
     finally:
         connection.close()
         new.terminate()
-        new.wait(LIMIT_S)
+        new.wait(TIMEOUT_S)
 
 
 def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     assert is_kept_alive(connection)
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not is_kept_alive(connection))  # until the worker has got the signal
@@ -169,7 +169,7 @@ def test_kept_alive_connection_is_answered_when_the_server_stops(server: Server)
 
 
 def test_connection_is_open_for_longer_than_one_request_may_take(shared_server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=LIMIT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=TIMEOUT_S)
     end = time.monotonic() + REQUEST_TIMEOUT_S + 3  # deadlines are checked every second
     while time.monotonic() < end:
         assert is_kept_alive(connection)

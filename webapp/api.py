@@ -312,7 +312,7 @@ def _is_own(prediction: Prediction) -> bool:
 
 
 def _require_own(prediction: Prediction | None, verb: str) -> None:
-    """Raise Forbidden if another visitor made it, or Unauthorized if there is only a wrong token."""
+    """Raise Forbidden if another visitor made it, or Unauthorized for a wrong token alone."""
     if prediction and _is_own(prediction):
         return
     if services().visitors.current_id():

@@ -26,7 +26,7 @@ const history = new History(element("recent"), {
 });
 const pad = new Pad(element("pad"), { onReplace, onExtend, onCropping });
 
-let drawing = 0; // Increases with each stroke or image, so that previews of older ones can be dropped.
+let drawingNumber = 0; // Increases with each stroke or image, so that previews of older ones can be dropped.
 let revision = 0; // Increases with each change on the pad.
 let previewedRevision = 0; // The last revision that was sent for a preview.
 let submittedRevision = null; // The revision that is stored, or is being sent to be stored.
@@ -43,7 +43,7 @@ function showError(error) {
 // ---- Previews --------------------------------------------------------------------------------
 
 function onReplace() {
-  drawing += 1;
+  drawingNumber += 1;
   element("crop").hidden = !pad.hasImage;
   showMessage("");
   if (pad.isEmpty) result.clear();
@@ -70,16 +70,16 @@ async function previewLoop() {
   if (isPreviewing || isCurrent || pad.isEmpty || document.hidden) return;
   isPreviewing = true;
   previewedRevision = revision;
-  const previewed = drawing;
+  const previewedNumber = drawingNumber;
   let pauseMs = PREVIEW_INTERVAL_MS;
   try {
     const prediction = await server.preview(pad.drawing);
-    if (previewed === drawing && !result.isStored) result.show(prediction);
+    if (previewedNumber === drawingNumber && !result.isStored) result.show(prediction);
   } catch (error) {
-    if (previewed === drawing && !result.isStored) result.clear();
+    if (previewedNumber === drawingNumber && !result.isStored) result.clear();
     // A rate limit only pauses the previews.
     if (error.retryAfter) pauseMs = 1000 * error.retryAfter;
-    else if (previewed === drawing && !sender.isWaiting) showError(error);
+    else if (previewedNumber === drawingNumber && !sender.isWaiting) showError(error);
   }
   await new Promise((resolve) => setTimeout(resolve, pauseMs));
   isPreviewing = false;
