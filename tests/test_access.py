@@ -16,12 +16,12 @@ from itsdangerous import Signer
 from werkzeug.http import parse_cookie
 from werkzeug.test import TestResponse
 
+from tests.clients import SEVEN_PNG
 from tests.conftest import TIMEOUT_S, Server
 from tests.test_api import (
     ABSENT,
     OPERATOR,
     PREDICTIONS,
-    SEVEN_PNG,
     assert_problem,
     csv_rows,
     post,
