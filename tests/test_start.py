@@ -18,7 +18,7 @@ import pytest
 from onnx import helper
 
 from tests.clients import SEVEN_PNG
-from tests.conftest import ROOT, Server, environment, new_database, wait_until
+from tests.conftest import ROOT, TIMEOUT_S, Server, environment, new_database, wait_until
 from tests.graphs import GRAPH, misreading, published, with_card
 from webapp.errors import StartupError
 from webapp.settings import Settings
@@ -152,7 +152,7 @@ def test_invalid_setting_aborts_startup_with_one_sentence(tmp_path: Path, name: 
 
 def metrics_folders(server: Server) -> list[Path]:
     """Return the folders in which the workers of a service share their metrics."""
-    return [*Path(METRICS_ROOT).glob(f"digits-{server.process.pid}-*")]
+    return [*Path(METRICS_ROOT).glob(f"digits-metrics-{server.process.pid}-*")]
 
 
 def test_stop_leaves_no_process_and_no_folder(server: Server) -> None:
@@ -166,6 +166,17 @@ def test_stop_leaves_no_process_and_no_folder(server: Server) -> None:
     assert server.process.returncode == 0
     assert metrics_folders(server) == []
     assert not any(process.is_running() for process in processes)
+
+
+def test_start_removes_what_a_killed_server_left(tmp_path: Path) -> None:
+    with Server(tmp_path) as killed, Server(tmp_path) as running:
+        workers = psutil.Process(killed.process.pid).children()
+        killed.process.kill()
+        psutil.wait_procs(workers, timeout=TIMEOUT_S)
+        assert len(metrics_folders(killed)) == 1
+        with Server(tmp_path):
+            assert metrics_folders(killed) == []
+            assert len(metrics_folders(running)) == 1
 
 
 def test_start_on_a_used_port_fails_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How gunicorn serves the application."""
 
 import atexit
+import fcntl
 import gc
 import os
 import shutil
@@ -8,8 +9,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from gunicorn import glogging
@@ -23,6 +26,7 @@ from webapp.worker import Worker, refuse_connections
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MIN_FREE_BYTES = 16 * 1024 * 1024
+METRICS_PREFIX = "digits-metrics-"
 
 settings = read_settings()
 
@@ -75,10 +79,9 @@ class logger_class(glogging.Logger):  # noqa: N801  gunicorn's name for it
 
 def when_ready(arbiter: Arbiter) -> None:
     """Prepare what the workers share, once the port is bound and before they are forked."""
-    folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-", dir=worker_tmp_dir)
-    atexit.register(_remove_folder, folder, os.getpid())
+    _remove_abandoned_folders()
     # The workers' metrics are collected here. prometheus_client reads this when it is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _make_folder(worker_tmp_dir)
     import webapp.app  # noqa: F401  imported once, shared by all workers
 
     arbiter.stop = partial(_stop, arbiter, arbiter.stop)
@@ -120,6 +123,29 @@ def _prepare() -> None:
         sys.exit(str(error))
 
 
+def _make_folder(parent: str | None) -> str:
+    """Create a folder for metrics, which this process and its children lock until they end."""
+    folder = ""
+    while not os.path.isdir(folder):  # a server that starts now may remove it before it is locked
+        folder = tempfile.mkdtemp(prefix=f"{METRICS_PREFIX}{os.getpid()}-", dir=parent)
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+    atexit.register(_remove_folder, folder, os.getpid())
+    return folder
+
+
+def _remove_abandoned_folders() -> None:
+    """Remove the metrics of servers that were killed: nobody holds a lock on them."""
+    for parent in {worker_tmp_dir or tempfile.gettempdir(), tempfile.gettempdir()}:
+        for folder in Path(parent).glob(f"{METRICS_PREFIX}*"):
+            with suppress(OSError):  # it is locked, or another user's
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(descriptor)
+
+
 def _remove_folder(folder: str, owner_pid: int) -> None:
     if os.getpid() == owner_pid:  # not in a worker, which inherits the exit handler
         shutil.rmtree(folder, ignore_errors=True)
@@ -128,9 +154,7 @@ def _remove_folder(folder: str, owner_pid: int) -> None:
 def post_fork(arbiter: Arbiter, worker: Worker) -> None:
     """Give a worker a metrics folder of its own if there is no room in the shared one."""
     if not _has_room(os.environ["PROMETHEUS_MULTIPROC_DIR"]):
-        folder = tempfile.mkdtemp(prefix=f"digits-{os.getpid()}-")
-        atexit.register(_remove_folder, folder, os.getpid())
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = _make_folder(None)
         worker.log.error(
             "no space for metrics files: the totals in /metrics do not include this worker"
         )
