@@ -109,7 +109,7 @@ def _metadata(rng: np.random.Generator) -> list[bytes]:
         png_chunk(b"pHYs", bytes(9)),
         png_chunk(b"prVt", rng.bytes(9)),
     ]
-    return [chunks[i] for i in rng.permutation(5)[: rng.integers(3)]]
+    return [chunks[i] for i in rng.permutation(len(chunks))[: rng.integers(3)]]
 
 
 ADAM7 = (

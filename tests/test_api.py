@@ -269,6 +269,7 @@ def test_store_no_stores_nothing(client: FlaskClient) -> None:
         (400, b'{"image": "data:image/png;base64,%41%41%41%41"}', "application/json", "base64"),
         (400, b'{"image": %s}' % (b"7" * 5000), "application/json", "as JSON"),
         (400, b"--x--", FORM_TYPE, "`image`"),
+        (400, b"x" + FORM % (b"image", b"; filename=7.png"), FORM_TYPE, "does not begin with"),
         (400, (FORM % (b"image", b"; filename=7.png"))[:-5], FORM_TYPE, "ends early"),
         (400, FORM % (b"image", b"; filename=7.png"), "multipart/form-data", "no boundary"),
         (413, bytes(4 * 1024**2 + 1), "image/png", "over 4 MB"),

@@ -149,6 +149,18 @@ def test_picture_is_turned_upright_whatever_else_its_exif_has(
         assert np.abs(difference).mean() < 1
 
 
+@pytest.mark.parametrize("format_", ["PNG", "JPEG"])
+def test_first_orientation_in_several_exif_blocks_applies(format_: str) -> None:
+    body = encoded(QUARTER_TURN, format_)
+    for entries in ([turned(3)], [turned(6)], [turned(0)], [(IMAGE_WIDTH, SIGNED_LONG, bytes(4))]):
+        content = exif(entries)  # each is written before the others
+        if format_ == "PNG":
+            body = with_png_chunks([png_chunk(b"eXIf", content)], body)
+        else:
+            body = with_jpeg_segment(0xE1, EXIF_PREFIX + content, body)
+    assert same(prepare(decode(body)), prepare(decode(encoded(seven(), format_))), levels=60)
+
+
 @pytest.mark.parametrize("orientation", [0, 9])
 def test_unknown_orientation_means_upright(orientation: int) -> None:
     body = with_png_chunks([png_chunk(b"eXIf", exif([turned(orientation)]))])
@@ -231,6 +243,18 @@ def test_large_lossless_webp_has_the_same_pixels() -> None:
     expected.save(file, "WEBP", lossless=True, exact=True)
     assert read_container(file.getvalue()).needs_subprocess
     assert decode(file.getvalue()).tobytes() == expected.tobytes()
+
+
+def test_webp_may_be_followed_by_other_data() -> None:
+    body = encoded(seven().convert("RGB"), "WEBP")
+    assert decode(body + bytes(100_000)).tobytes() == decode(body).tobytes()
+
+
+def test_png_with_a_damaged_pixel_is_refused() -> None:
+    body = bytearray(encoded(seven().convert("RGBA")))
+    body[body.index(b"IDAT") + 66] ^= 4
+    with pytest.raises(NotAnImage):
+        decode(bytes(body))
 
 
 @pytest.mark.parametrize("lossless", [False, True])

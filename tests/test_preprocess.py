@@ -1,6 +1,7 @@
 """How a drawing becomes pixels."""
 
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_prepared_scribbles_match_the_stored_ones() -> None:
             pixels = render_all(scribbles, flat, int(edge))
             kept = [same(one, other) for one, other in zip(pixels, before[edge], strict=True)]
             assert np.mean(kept) > 0.95  # the others have ink around a part
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 16])
+@pytest.mark.parametrize("size", [(100, 100), (75, 100), (280, 280), (640, 480)])
+def test_regular_pattern_is_prepared_or_blank(size: tuple[int, int], step: int) -> None:
+    rows, columns = np.indices(size) // step % 2
+    for pattern in (rows, columns, rows ^ columns):
+        with suppress(BlankImage):
+            assert prepare(Image.fromarray(255 * pattern.astype(np.uint8))).max() == 255
 
 
 def test_digit_fills_the_box_and_its_mass_lies_in_the_middle() -> None:

@@ -175,7 +175,7 @@ def delete_predictions() -> Response:
     mine = query_param("mine", parse_bool, "yes")
     time = query_param("to", parse_datetime, EXPECTED_DATETIME)
     if mine and time is None:
-        visitor = services().visitors.current_id()
+        visitor = _current_visitor()
         deletion = Deletion(before=last_id(), visitor=visitor)
         return jsonify(deleted=services().store.delete(deletion) if visitor else 0)
     if time is None or mine is not None:
@@ -311,14 +311,20 @@ def _is_own(prediction: Prediction) -> bool:
     return bool(visitor) and prediction.visitor == visitor
 
 
+def _current_visitor() -> str | None:
+    """Return the visitor's id. Raises Unauthorized if there is only a wrong token."""
+    visitor = services().visitors.current_id()
+    if not visitor and "Authorization" in request.headers:
+        _require_operator()
+    return visitor
+
+
 def _require_own(prediction: Prediction | None, verb: str) -> None:
     """Raise Forbidden if another visitor made it, or Unauthorized for a wrong token alone."""
     if prediction and _is_own(prediction):
         return
-    if services().visitors.current_id():
+    if _current_visitor():
         raise Forbidden(f"Only the browser that made a prediction, or the operator, may {verb} it.")
-    if "Authorization" in request.headers:
-        _require_operator()
     raise Forbidden(
         f"Cookies are needed to {verb} a prediction, and this browser sent none. "
         "Allow cookies for this page, then predict again."

@@ -35,7 +35,7 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]|\Z")  # restart markers are part of a scan
 JPEG_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+JPEG_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # with Huffman codes
 JPEG_TABLES = frozenset({0xC4, 0xDB, 0xDD})
 # Lossless, hierarchical or arithmetic codes: browsers do not read them, and 340 bytes of the
@@ -175,13 +175,14 @@ def _read_png(body: bytes) -> Container:
         if content
     ]
     pixels = [chunk for chunk in chunks if chunk.name not in PNG_HEAD | {b"eXIf"}]
+    exif = [chunk.content for chunk in chunks if chunk.name == b"eXIf"]
     has_16_bits = depth == 16 and not is_palette
     for_kornia = depth == 8 and not (is_palette or interlaced or transparency)
     return Container(
         _png_file(head + [chunk for chunk in pixels if chunk.name == b"IDAT"]),
         width,
         height,
-        _orientation(contents.get(b"eXIf", b"")),
+        _orientation(exif),
         channels if for_kornia or (has_16_bits and channels != 2) else None,
         depth,
         struct.unpack(f">{len(transparency) // 2}H", transparency) if has_16_bits else (),
@@ -192,7 +193,7 @@ def _read_png(body: bytes) -> Container:
 def _png_transparency(content: bytes, color_type: int, depth: int, palette: bytes) -> bytes:
     """Return the content of tRNS for Pillow: nothing if its length is wrong, as in libpng."""
     if color_type == PNG_PALETTE:
-        return content if len(content) <= len(palette) // 3 else b""
+        return content if len(content) <= min(len(palette) // 3, 2**depth) else b""
     if len(content) != PNG_TRANSPARENT_BYTES.get(color_type):
         return b""
     if depth in (2, 4):  # Pillow compares the level with samples that have 8 bits
@@ -215,8 +216,10 @@ def _png_chunks(body: bytes) -> Iterator[Chunk]:
         if name in PNG_KEPT and not is_late:
             seen.add(name)
             chunk = Chunk(name, body[start + 8 : end], body[end : end + 4])
-            if name == b"IDAT" or chunk.is_intact():  # the decoder knows if pixels are damaged
-                yield chunk
+            if chunk.is_intact() or (name == b"IDAT" and end + 4 > len(body)):
+                yield chunk  # the decoder knows whether the last pixels are missing
+            elif name == b"IDAT":
+                raise NotAnImage(UNREADABLE)
         start = end + 4
     raise NotAnImage(TOO_MANY_PARTS)
 
@@ -233,11 +236,11 @@ def _png_file(chunks: Iterable[Chunk]) -> bytes:
 
 def _read_jpeg(body: bytes) -> Container:
     kept = [JPEG_START]
-    exif, frame, scans, has_end = b"", b"", list[bytes](), False
+    exif, frame, scans, has_end = list[bytes](), b"", list[bytes](), False
     for marker, content, data in _jpeg_segments(body):
         has_end = marker == JPEG_EOI
         if marker == JPEG_EXIF and content.startswith(EXIF_PREFIX):
-            exif = exif or content
+            exif.append(content)
         if marker in JPEG_FRAMES:
             if frame or len(content) < 6:
                 raise NotAnImage(UNREADABLE)
@@ -281,7 +284,7 @@ def _jpeg_segments(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if marker == JPEG_EOI:
             yield marker, b"", b""
             return
-        if marker in JPEG_ALONE:
+        if marker in JPEG_WITHOUT_LENGTH:
             continue
         if marker in JPEG_OTHER_CODES:
             raise NotAnImage("The JPEG has an unusual coding. Save it again in another format.")
@@ -323,11 +326,11 @@ def _jpeg_has_all_scans(frame: bytes, scans: Iterable[bytes]) -> bool:
 
 
 def _read_webp(body: bytes) -> Container:
-    exif, sizes, is_animated, lossless_bytes = b"", list[tuple[int, int]](), False, 0
+    exif, sizes, is_animated, lossless_bytes = list[bytes](), list[tuple[int, int]](), False, 0
     kept: list[bytes] = []
     for name, content in _webp_chunks(body):
         if name == b"EXIF":
-            exif = exif or content
+            exif.append(content)
             continue
         if name == b"VP8X":  # without the flags of metadata
             flags = content[0] & (WEBP_ANIMATED | WEBP_ALPHA) if content else 0
@@ -356,9 +359,10 @@ def _read_webp(body: bytes) -> Container:
 
 def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the name and the content of each chunk that matters."""
-    start, frames = 12, 0
+    start, frames, has_image = 12, 0, False
+    end = 8 + int.from_bytes(body[4:8], "little")  # other data may follow
     for _ in range(MAX_PARTS):
-        if start + 8 > len(body):
+        if start + 8 > len(body) or (has_image and start >= end):
             return
         name, length = struct.unpack_from("<4sI", body, start)
         start += 8
@@ -367,6 +371,7 @@ def _webp_chunks(body: bytes) -> Iterator[tuple[bytes, bytes]]:
             if start + length > len(body) and name != b"EXIF":
                 raise NotAnImage(UNREADABLE)
             yield name, body[start : start + length]
+            has_image = True
         start += length + length % 2
     raise NotAnImage(TOO_MANY_PARTS)
 
@@ -385,12 +390,16 @@ def _webp_size(name: bytes, content: bytes) -> tuple[int, int]:
 # ---- Exif ------------------------------------------------------------------------------------
 
 
-def _orientation(exif: bytes) -> int:
-    """Return the orientation, which is 1 (upright) if there is none."""
+def _orientation(blocks: Iterable[bytes]) -> int:
+    """Return the first orientation in blocks of Exif data, or 1 (upright) if there is none."""
+    return next(filter(None, map(_orientation_of_block, blocks)), 1)
+
+
+def _orientation_of_block(exif: bytes) -> int | None:
     exif = exif.removeprefix(EXIF_PREFIX)
     order = EXIF_ORDERS.get(exif[:4])
     if order is None:
-        return 1
+        return None
     try:
         (directory,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, directory)
@@ -398,7 +407,7 @@ def _orientation(exif: bytes) -> int:
             tag, type_ = struct.unpack_from(f"{order}HH", exif, entry)
             if tag == EXIF_ORIENTATION and type_ in EXIF_INTEGERS:
                 (value,) = struct.unpack_from(order + EXIF_INTEGERS[type_], exif, entry + 8)
-                return int(value) if 1 <= value <= 8 else 1
+                return int(value) if 1 <= value <= 8 else None
     except struct.error:  # the directory ends early
         pass
-    return 1
+    return None

@@ -18,6 +18,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 BODY_BUDGET_BYTES = 64 * 1024 * 1024
 FREE_BODY_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
+MAX_FORM_PARTS = 20  # the service reads one; parsing the headers of each takes a millisecond
 MAX_CONCURRENT = 64  # requests per process
 QUEUE_TIMEOUT_S = 5  # maximum time an image waits in the queue
 HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")  # monitoring is never refused
@@ -80,6 +81,7 @@ small_images, large_images = Queue(), Queue()
 def init_app(app: Flask) -> None:
     """Limit the size of bodies and the number of requests in progress."""
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_PARTS"] = MAX_FORM_PARTS
     app.before_request(_acquire)
     app.teardown_request(_release)
 

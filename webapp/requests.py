@@ -75,10 +75,13 @@ def _form_file() -> bytes:
     boundary = request.mimetype_params.get("boundary", "").encode()
     if not boundary:
         raise BadRequest("Content-Type has no boundary. Let your HTTP library set it.")
-    parts = re.split(rb"(?:\A|\r\n|\r|\n)--" + re.escape(boundary), request.get_data())
-    if not parts[-1].startswith(b"--"):
+    body = request.get_data()
+    if not body.lstrip(b"\r\n").startswith(b"--" + boundary):  # Werkzeug would look for it anywhere
+        raise BadRequest("The form does not begin with its boundary.")
+    *parts, end = re.split(rb"(?:\A|\r\n|\r|\n)--" + re.escape(boundary), body)
+    if not end.startswith(b"--"):
         raise BadRequest("The form ends early.")
-    long_parts = (part for part in parts[1:-1] if len(part) > MAX_PART_HEADERS)
+    long_parts = (part for part in parts if len(part) > MAX_PART_HEADERS)
     if not all(BLANK_LINE.search(part, 0, MAX_PART_HEADERS) for part in long_parts):
         raise BadRequest("The headers of a part of the form are too long.")
     try:

@@ -453,7 +453,10 @@ def _extract(
     box = _box(parts, group, 4)
     labels, contrast, pixels = parts.labels[box], contrast[box], pixels[box]
     member = np.isin(labels, group)
-    color = contrast[member].mean(axis=0)
+    inside = contrast[member]  # [n, 3]
+    color = inside.mean(axis=0)
+    if not color.any():  # as much of it is lighter than its background as is darker
+        color = inside[0]
     color /= max(float(np.linalg.norm(color)), 1e-6)
     ink = np.maximum(contrast @ color, 0)
     is_other = all_ink[box] & ~member
