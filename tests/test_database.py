@@ -271,7 +271,7 @@ FIRST_RELEASE = """CREATE TABLE predictions (
     confidence {double} NOT NULL, probabilities JSON NOT NULL, uncertain BOOLEAN NOT NULL,
     true_digit SMALLINT, model_version TEXT NOT NULL, pixels {bytes} NOT NULL,
     visitor TEXT NOT NULL)"""
-SQLITE = {"uuid": "TEXT", "time": "EXPECTED_DATETIME", "double": "DOUBLE", "bytes": "BLOB"}
+SQLITE = {"uuid": "TEXT", "time": "DATETIME", "double": "DOUBLE", "bytes": "BLOB"}
 POSTGRES = {"uuid": "UUID", "time": "TIMESTAMPTZ", "double": "FLOAT8", "bytes": "BYTEA"}
 FIRST_COLUMNS = [
     "id",

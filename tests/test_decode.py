@@ -250,7 +250,7 @@ def test_webp_may_be_followed_by_other_data() -> None:
     assert decode(body + bytes(100_000)).tobytes() == decode(body).tobytes()
 
 
-def test_png_with_a_damaged_pixel_is_refused() -> None:
+def test_png_with_a_damaged_pixel_is_rejected() -> None:
     body = bytearray(encoded(seven().convert("RGBA")))
     body[body.index(b"IDAT") + 66] ^= 4
     with pytest.raises(NotAnImage):

@@ -39,7 +39,7 @@ KORNIA_MODES = {1: "mono", 3: "rgb", 4: "rgba"}  # by the number of channels
 KORNIA_MAX_PIXELS = 1_000_000  # with 8 bits; it holds the interpreter lock while it decodes
 MAX_SUBPROCESS_BYTES = 240_000_000  # of data; 50 MB are reserved before it decodes
 MAX_SUBPROCESS_CPU_S = 2
-MAX_SUBPROCESS_S = 20
+MAX_SUBPROCESS_S = 20  # of wall-clock time, on a busy machine
 UNREADABLE_STATUS = 3  # of a subprocess that cannot decode the file
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,12 +92,12 @@ def _decode_in_subprocess(data: bytes) -> Image.Image:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        log.error("no process decodes an image: %s", error)
+        log.error("cannot run a process to decode an image: %s", error)
         raise Busy from error
     if done.returncode in (UNREADABLE_STATUS, -signal.SIGXCPU):
         raise NotAnImage(UNREADABLE)
     if done.returncode:
-        log.error("a process that decodes an image ended with status %d", done.returncode)
+        log.error("the process that decodes an image ended with status %d", done.returncode)
         raise Busy
     head, _, pixels = done.stdout.partition(b"\n")
     mode, width, height = head.decode().split()
@@ -126,20 +126,20 @@ def _decode_container(container: Container) -> Image.Image:
 
 
 def _decode_with_kornia(container: Container) -> Image.Image | None:
-    """Return the image of a common PNG, or None if Pillow should decode it."""
+    """Return the image of a common or a 16-bit PNG, or None if Pillow should decode it."""
     mode = KORNIA_MODES.get(container.channels or 0)
     size = container.width, container.height
-    decode_png = decode_image_png_u16 if container.depth == 16 else decode_image_png_u8
-    if mode is None or (container.depth == 8 and math.prod(size) > KORNIA_MAX_PIXELS):
-        return None
-    try:
-        pixels = decode_png(container.data, size[::-1], mode)
-    except Exception:  # Pillow also reads some damaged files
-        if container.depth == 16:
-            raise
+    if mode is None:
         return None
     if container.depth == 16:
-        return _image_from_16_bits(pixels, container.transparent)
+        levels = decode_image_png_u16(container.data, size[::-1], mode)
+        return _image_from_16_bits(levels, container.transparent)
+    if math.prod(size) > KORNIA_MAX_PIXELS:
+        return None
+    try:
+        pixels = decode_image_png_u8(container.data, size[::-1], mode)
+    except Exception:  # Pillow also reads some damaged files
+        return None
     if mode == "rgba" and pixels.view("<u4").min() >= 0xFF000000:  # all pixels are opaque
         return Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", 0, 1)
     return Image.fromarray(pixels[:, :, 0] if mode == "mono" else pixels)

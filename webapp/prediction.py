@@ -10,7 +10,7 @@ from uuid import UUID
 
 OPERATOR, VISITOR = "operator", "visitor"  # who sets labels
 ACCEPTED, REJECTED = "accepted", "rejected"  # reviews of labels
-OUTLIER = -1  # the label of a picture that does not show one digit, in training
+OUTLIER = -1  # in training, the label of an image that does not show one digit
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

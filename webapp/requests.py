@@ -76,7 +76,7 @@ def _form_file() -> bytes:
     if not boundary:
         raise BadRequest("Content-Type has no boundary. Let your HTTP library set it.")
     body = request.get_data()
-    if not body.lstrip(b"\r\n").startswith(b"--" + boundary):  # Werkzeug would look for it anywhere
+    if not body.lstrip(b"\r\n").startswith(b"--" + boundary):  # Werkzeug would find it in the text
         raise BadRequest("The form does not begin with its boundary.")
     *parts, end = re.split(rb"(?:\A|\r\n|\r|\n)--" + re.escape(boundary), body)
     if not end.startswith(b"--"):
